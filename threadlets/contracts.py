@@ -1,0 +1,50 @@
+"""What a programmer promises about a function, and what the library promises in return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Contract"]
+
+_BLOCKS = ("never", "maybe", "always")
+_CANCEL = ("wait", "abandon")
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The promises of one entrypoint.
+
+    Attributes:
+        blocks: ``"never"``: run it in place, unguarded. ``"always"``: send it straight to a worker thread.
+            ``"maybe"`` (the default): the library learns from its calls where it should run.
+        affinity: Which threads may run it. ``"any"``; ``"home"``: only the event loop's own thread, in place (GUI
+            toolkits); ``"one"``: all its calls on one worker thread of its own, one after the other (connections that
+            check their thread); ``"one:NAME"``: the same thread for all entrypoints that give the same name.
+        cancel: What ``cancel()`` does to a plain function that already runs on a worker. ``"wait"`` (the default): the
+            threadlet becomes cancelled when the function has stopped. ``"abandon"``: at once; the function runs on
+            unobserved, and keeps its place in its pool's throttles until it stops.
+
+    Raises:
+        ValueError: For an unknown word, or promises that contradict each other.
+    """
+
+    blocks: Literal["never", "maybe", "always"] = "maybe"
+    affinity: str = "any"
+    cancel: Literal["wait", "abandon"] = "wait"
+
+    def __post_init__(self) -> None:
+        """Refuse words that mean nothing here."""
+        if self.blocks not in _BLOCKS:
+            raise ValueError(f"blocks={self.blocks!r}: expected one of {', '.join(map(repr, _BLOCKS))}")
+        if self.cancel not in _CANCEL:
+            raise ValueError(f"cancel={self.cancel!r}: expected one of {', '.join(map(repr, _CANCEL))}")
+        affinity = self.affinity
+        if not isinstance(affinity, str) or not (
+            affinity in ("any", "home", "one") or (affinity.startswith("one:") and len(affinity) > len("one:"))
+        ):
+            raise ValueError(f"affinity={affinity!r}: expected 'any', 'home', 'one' or 'one:NAME'")
+        if affinity == "home" and self.blocks == "always":
+            raise ValueError("affinity='home' runs on the event loop's thread, blocks='always' never does: choose one")
+        if affinity.startswith("one") and self.blocks == "never":
+            raise ValueError("affinity='one' runs on a worker, blocks='never' runs in place: choose one")

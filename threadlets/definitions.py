@@ -1,0 +1,223 @@
+"""What an entrypoint is, before anyone calls it: a function, its contract, its defaults, and what was learned of it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any, Generic, TypeVar
+
+from .contracts import Contract
+from .placements import Fixed, Learner
+from .workers import WorkerGroup, named_group, shared_group
+
+__all__ = ["Definition", "EntrypointStatistics", "Prepared", "check_priority", "check_tags", "resolve"]
+
+T = TypeVar("T")
+
+NO_TAGS: frozenset[Hashable] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class EntrypointStatistics:
+    """What one entrypoint has done so far.
+
+    Attributes:
+        in_place: Calls of a plain function that ran in place, or first steps of a coroutine.
+        on_workers: Calls of a plain function that ran on a worker thread.
+        missed: Coroutines that were suspended and went on later.
+        failed: Calls that ended with an exception.
+        cancelled: Calls that were cancelled.
+        seconds_in_place: What the calls in place took the event loop, in seconds.
+        seconds_on_workers: What the calls on workers took these, in seconds.
+        overdrafts: How often it was sent back to the workers because its calls in place took too long.
+        placement: Where the next call will run: ``"in place"`` or ``"worker"``.
+    """
+
+    in_place: int
+    on_workers: int
+    missed: int
+    failed: int
+    cancelled: int
+    seconds_in_place: float
+    seconds_on_workers: float
+    overdrafts: int
+    placement: str
+
+
+class Definition(Generic[T]):
+    """A function and all that its calls share."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        contract: Contract | None = None,
+        priority: float = 0,
+        tags: Iterable[Hashable] = (),
+    ) -> None:
+        _check_function(function)
+        self.function = function
+        self.name: str = getattr(function, "__name__", None) or type(function).__name__
+        self.contract = contract = _check_contract(contract)
+        self.priority = check_priority(priority)
+        self.tags = check_tags(tags)
+        self.is_coroutine = _is_coroutine_function(function)
+        if self.is_coroutine and (contract.blocks == "always" or contract.affinity.startswith("one")):
+            raise ValueError(
+                f"{self.name} is a coroutine function, which runs on the event loop: {contract} asks for a worker. "
+                f"Put the blocking part into a plain function of its own and make that a threadlet"
+            )
+        self.learner: Learner = _learner_for(contract)
+        self.workers: WorkerGroup = _workers_for(contract, self.name)
+        # Counters; only the loop that runs the call writes them (two loops may lose a count to each other).
+        self.in_place = self.on_workers = self.missed = self.failed = self.cancelled = 0
+        self.ns_in_place = self.ns_on_workers = 0
+
+    def statistics(self) -> EntrypointStatistics:
+        """Return a frozen snapshot of what this entrypoint has done so far. Thread: any."""
+        return EntrypointStatistics(
+            in_place=self.in_place,
+            on_workers=self.on_workers,
+            missed=self.missed,
+            failed=self.failed,
+            cancelled=self.cancelled,
+            seconds_in_place=self.ns_in_place / 1e9,
+            seconds_on_workers=self.ns_on_workers / 1e9,
+            overdrafts=self.learner.overdrafts,
+            placement="in place" if self.is_coroutine or self.learner.in_place else "worker",
+        )
+
+
+def _is_coroutine_function(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+
+
+def _check_function(function: Callable[..., Any]) -> None:
+    if not callable(function):
+        raise TypeError(f"a threadlet is made from a function, not from {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{function!r} is a generator function: a threadlet has one result; return a list, or use a Pool")
+
+
+def _check_contract(contract: Contract | None) -> Contract:
+    if contract is None:
+        return Contract()
+    if not isinstance(contract, Contract):
+        raise TypeError(f"contract={contract!r}: expected a threadlets.Contract")
+    return contract
+
+
+def _learner_for(contract: Contract) -> Learner:
+    if contract.blocks == "never" or contract.affinity == "home":
+        return Fixed(in_place=True)
+    if contract.blocks == "always" or contract.affinity != "any":
+        return Fixed(in_place=False)
+    return Learner()
+
+
+def _workers_for(contract: Contract, name: str) -> WorkerGroup:
+    if contract.affinity == "one":
+        return WorkerGroup(name, limit=1, idle_seconds=None)
+    if contract.affinity.startswith("one:"):
+        return named_group(contract.affinity.removeprefix("one:"))
+    return shared_group()
+
+
+def check_priority(priority: float) -> float:
+    """Return a priority that can be compared with every other one.
+
+    Raises:
+        TypeError: If it is not a real number.
+        ValueError: If it is NaN.
+    """
+    if type(priority) is int:
+        return priority
+    if isinstance(priority, complex) or not isinstance(priority, (int, float)):
+        raise TypeError(f"priority={priority!r}: expected a real number; lower numbers run first")
+    if math.isnan(priority):
+        raise ValueError("priority=nan: it is neither less nor more urgent than others; lower numbers run first")
+    return priority
+
+
+def check_tags(tags: Iterable[Hashable]) -> frozenset[Hashable]:
+    """Return tags as a set.
+
+    Raises:
+        TypeError: If they are one string, or not hashable.
+    """
+    if type(tags) is frozenset:
+        return tags
+    if isinstance(tags, (str, bytes)):
+        raise TypeError(f"tags={tags!r} would be one tag per character: write tags={{{tags!r}}}")
+    try:
+        return frozenset(tags) or NO_TAGS
+    except TypeError as error:
+        raise TypeError(f"tags={tags!r}: expected an iterable of hashable tags ({error})") from error
+
+
+class Prepared(Generic[T]):
+    """A definition with something of its next call settled: the object a method is bound to, options of one call."""
+
+    __slots__ = ("args", "definition", "priority", "tags")
+
+    def __init__(
+        self, definition: Definition[T], args: tuple[Any, ...], priority: float, tags: frozenset[Hashable]
+    ) -> None:
+        self.definition = definition
+        self.args = args
+        self.priority = priority
+        self.tags = tags
+
+
+def resolve(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Prepared[Any], dict[str, Any] | None]:
+    """Return what a call of any callable comes to: definition, positional arguments, defaults; keyword arguments.
+
+    Understands entrypoints, methods of both kinds, ``using()`` and ``functools.partial`` of all these.
+
+    Raises:
+        TypeError: If it is no function, or a generator function.
+    """
+    kwargs: dict[str, Any] | None = None
+    while isinstance(function, functools.partial):
+        args = function.args + args
+        kwargs = {**function.keywords, **(kwargs or {})}
+        function = function.func
+    if isinstance(function, Prepared):
+        return Prepared(function.definition, function.args + args, function.priority, function.tags), kwargs
+    if isinstance(function, MethodType):
+        args = (function.__self__, *args)
+        function = function.__func__
+    definition = function if isinstance(function, Definition) else _definition_of(function)
+    return Prepared(definition, args, definition.priority, definition.tags), kwargs
+
+
+_ATTRIBUTE = "__threadlet__"
+
+
+def _definition_of(function: Callable[..., Any]) -> Definition[Any]:
+    """Return the one definition of an undecorated function, so that its calls can be learned from.
+
+    It is kept with the function itself, so that both go together: a table of weak keys would hold functions for ever,
+    since each definition refers to its function.
+    """
+    if not isinstance(function, FunctionType):
+        return _definition_of_object(function)
+    definition: Definition[Any] | None = function.__dict__.get(_ATTRIBUTE)
+    if definition is None or definition.function is not function:  # functools.wraps copies attributes along
+        definition = function.__dict__[_ATTRIBUTE] = Definition(function)
+    return definition
+
+
+@functools.lru_cache(maxsize=256)
+def _definition_of_builtin(function: Callable[..., Any]) -> Definition[Any]:
+    return Definition(function)
+
+
+def _definition_of_object(function: Callable[..., Any]) -> Definition[Any]:
+    if isinstance(function, (BuiltinFunctionType, type)):
+        return _definition_of_builtin(function)
+    return Definition(function)

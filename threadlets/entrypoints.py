@@ -1,0 +1,184 @@
+"""The decorator, and what it makes of a function: an entrypoint, which can be called like the function was."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine, Hashable, Iterable
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from .contracts import Contract
+from .definitions import Definition, Prepared, check_priority, check_tags
+from .handles import Threadlet
+from .homes import run_here
+from .pools import Pool, default_pool
+
+__all__ = ["Call", "Entrypoint", "threadlet"]
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+S = TypeVar("S")
+
+_get_running_loop = asyncio._get_running_loop
+
+
+class Entrypoint(Definition[T], Generic[P, T]):
+    """A function decorated with ``@threadlet``: calling it starts it and returns its ``Threadlet``.
+
+    Thread: any. On a thread where no event loop runs, a plain function runs right there, and its handle is final when the
+    call returns; a coroutine function raises ``NoRunningLoop``.
+
+    Attributes:
+        function: The function as it was, to call without any of this.
+    """
+
+    __wrapped__: Callable[P, Any]
+    __name__: str
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        contract: Contract | None = None,
+        priority: float = 0,
+        tags: Iterable[Hashable] = (),
+    ) -> None:
+        self._binds = "object"
+        if isinstance(function, (classmethod, staticmethod)):
+            self._binds = "class" if isinstance(function, classmethod) else "nothing"
+            function = function.__func__
+        if isinstance(function, Definition):
+            raise TypeError(f"{function.name} is a threadlet already: decorate it once, with all options")
+        super().__init__(function, contract=contract, priority=priority, tags=tags)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Threadlet[T]:
+        """Start the function, in the default pool of the running loop."""
+        loop = _get_running_loop()
+        if loop is None:
+            return run_here(self, args, kwargs)
+        return default_pool(loop)._begin(self, args, kwargs, self.priority, self.tags)
+
+    def using(
+        self, *, priority: float | None = None, tags: Iterable[Hashable] = (), pool: Pool | None = None
+    ) -> Call[P, T]:
+        """Return this entrypoint with options for the next call: ``await load.using(priority=3)("a")``.
+
+        Args:
+            priority: Lower numbers start first; None: the entrypoint's own.
+            tags: Added to the entrypoint's own.
+            pool: Where it is started; None: in the default pool of the running loop.
+
+        Raises:
+            TypeError: If an option is of a wrong type.
+            ValueError: If the priority is NaN.
+        """
+        return _call(self, (), None).using(priority=priority, tags=tags, pool=pool)
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Entrypoint[P, T]: ...
+
+    @overload
+    def __get__(self: Entrypoint[Concatenate[S, Q], T], instance: S, owner: type | None = None) -> Call[Q, T]: ...
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Bind to an object, as a function in a class does."""
+        if self._binds == "class":
+            return _call(self, (type(instance) if owner is None else owner,), None)
+        if self._binds == "nothing" or instance is None:
+            return self
+        return _call(self, (instance,), None)
+
+    def __repr__(self) -> str:
+        return f"<threadlet {getattr(self, '__qualname__', self.name)}>"
+
+    def __reduce__(self) -> str:
+        """Pickle by name, as functions are."""
+        return str(getattr(self, "__qualname__", self.name))
+
+
+class Call(Prepared[T], Generic[P, T]):
+    """An entrypoint with something of its next call settled: the object it is a method of, or options of ``using()``."""
+
+    __slots__ = ("pool",)
+
+    pool: Pool | None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Threadlet[T]:
+        """Start the function; see ``Entrypoint``."""
+        pool = self.pool
+        all_args = self.args + args
+        if pool is not None:
+            pool._bind()
+        else:
+            loop = _get_running_loop()
+            if loop is None:
+                return run_here(self.definition, all_args, kwargs)
+            pool = default_pool(loop)
+        return pool._begin(self.definition, all_args, kwargs, self.priority, self.tags)
+
+    def using(
+        self, *, priority: float | None = None, tags: Iterable[Hashable] = (), pool: Pool | None = None
+    ) -> Call[P, T]:
+        """Return the same with further options; see ``Entrypoint.using``."""
+        if pool is not None and not isinstance(pool, Pool):
+            raise TypeError(f"pool={pool!r}: expected a threadlets.Pool")
+        call: Call[P, T] = _call(self.definition, self.args, pool or self.pool)
+        call.priority = self.priority if priority is None else check_priority(priority)
+        call.tags = self.tags | check_tags(tags)
+        return call
+
+    def __repr__(self) -> str:
+        return f"<call of {self.definition!r}>"
+
+
+def _call(definition: Definition[T], args: tuple[Any, ...], pool: Pool | None) -> Call[Any, T]:
+    call: Call[Any, T] = Call(definition, args, definition.priority, definition.tags)
+    call.pool = pool
+    return call
+
+
+class _Decorator(Protocol):
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> Entrypoint[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> Entrypoint[P, T]: ...
+
+
+@overload
+def threadlet(function: Callable[P, Coroutine[Any, Any, T]], /) -> Entrypoint[P, T]: ...
+@overload
+def threadlet(function: Callable[P, T], /) -> Entrypoint[P, T]: ...
+@overload
+def threadlet(
+    *, contract: Contract | None = None, priority: float = 0, tags: Iterable[Hashable] = ()
+) -> _Decorator: ...
+
+
+def threadlet(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    contract: Contract | None = None,
+    priority: float = 0,
+    tags: Iterable[Hashable] = (),
+) -> Any:
+    """Make a function an entrypoint: a call of it runs in place, at about the cost of a call, unless it would block.
+
+    For plain functions and coroutine functions, with or without options; on methods, outermost: above
+    ``@classmethod`` and ``@staticmethod``.
+
+    Args:
+        function: What to decorate.
+        contract: What you promise about it; see ``Contract``.
+        priority: Its calls' priority, unless they say otherwise. Lower numbers start first; any real number.
+        tags: Its calls' tags, to select them by; they may have more.
+
+    Raises:
+        TypeError: If it is no function, or a generator function, or an option is of a wrong type.
+        ValueError: If the contract does not fit the function, or the priority is NaN.
+    """
+    make = functools.partial(Entrypoint[Any, Any], contract=contract, priority=priority, tags=tags)
+    return make if function is None else make(function)

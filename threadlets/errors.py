@@ -1,0 +1,52 @@
+"""The errors that users of the library meet; each class says who raises it and what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ContractViolation",
+    "IllegalTransition",
+    "NoRunningLoop",
+    "PoolClosed",
+    "PoolFull",
+    "Shed",
+    "ThreadletError",
+    "WrongLoop",
+]
+
+
+class ThreadletError(Exception):
+    """Base of every error that this library raises on its own account."""
+
+
+class NoRunningLoop(ThreadletError, RuntimeError):
+    """Raised by calling a coroutine threadlet, or using a pool, on a thread where no event loop runs.
+
+    Plain functions do not need a loop: without one, an entrypoint calls its function right there.
+    """
+
+
+class WrongLoop(ThreadletError, RuntimeError):
+    """Raised by a pool that is used on another event loop than the one it was first used on."""
+
+
+class PoolFull(ThreadletError):
+    """Raised by ``Pool.start`` when ``capacity`` is reached and ``overflow="reject"``.
+
+    Wait for a place with ``await pool.room()``, or choose ``overflow="shed"``.
+    """
+
+
+class PoolClosed(ThreadletError, RuntimeError):
+    """Raised by ``Pool.start`` after ``close()``, after ``aclose()``, or after the pool's scope has ended."""
+
+
+class Shed(ThreadletError):
+    """Raised by awaiting a threadlet that a full pool with ``overflow="shed"`` dropped before it ran."""
+
+
+class IllegalTransition(ThreadletError, RuntimeError):
+    """Raised when a threadlet is moved between two states that the lifecycle does not connect: a bug in this library."""
+
+
+class ContractViolation(RuntimeWarning):
+    """Warned in asyncio's debug mode when a function with ``Contract(blocks="never")`` blocked its thread."""

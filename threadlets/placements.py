@@ -1,0 +1,189 @@
+"""Where the calls of an entrypoint run: learned from how long they took and whether they blocked.
+
+Why: sending a call to a worker thread costs about 100 us, and most calls need less than that; running one in place that
+does block stalls every other task of the loop. Neither is known before the call, but both are known of the calls before.
+
+On a loop that cannot change hands a miss stalls everybody. So an entrypoint starts on workers, moves in place after a run
+of fast calls, and pays what its calls in place overrun from a stall budget that all entrypoints of a loop share: 1 % of
+wall time. An overdraft sends it back to the workers, with twice the probation.
+
+A call that was slow without blocking (it computed) is forgiven more than one that blocked: on a worker it would have
+competed with the loop for the interpreter lock anyway. Whether a call blocked is measured by the caller, and only while
+``watch`` is true, which costs 0.8 us: an entrypoint is watched once one of its calls was slow.
+
+In fan-out - several starts before the first await - calls that block in place run one after the other instead of at the
+same time, so their blocked time counts in full.
+
+Pure: times are arguments, in nanoseconds, and nothing here knows a clock.
+"""
+
+from __future__ import annotations
+
+__all__ = ["FAIR", "HOP", "Fixed", "Learner", "StallBudget", "Turn"]
+
+HOP = 100_000  # ns; what a call on a worker costs: benchmarks/calls.py measures 80-130 us, one at a time
+FAIR = 1_000_000  # ns; arbitrary: how long one callback of a well-behaved loop may compute
+
+PROBATION = 8  # arbitrary: fast calls on workers, in a row, before an entrypoint moves in place
+PROBATION_MAX = 4096  # arbitrary: so that what has become fast is found to be within a minute or so
+GOOD_BEHAVIOUR = 100  # arbitrary: calls in place per call of probation after which earlier overdrafts are forgotten
+
+
+class StallBudget:
+    """Nanoseconds of overrun that a loop may still afford: a share of wall time, saved up to a cap.
+
+    >>> budget = StallBudget(now=0)
+    >>> budget.spend(60_000_000, now=0), budget.solvent(now=0)
+    (False, False)
+    >>> budget.solvent(now=2_000_000_000)    # two seconds earn 20 ms
+    True
+    """
+
+    SHARE = 0.01  # of wall time
+    CAP = 50_000_000  # ns; arbitrary: half of what a person notices
+
+    __slots__ = ("_at", "_balance")
+
+    def __init__(self, now: int) -> None:
+        self._at = now
+        self._balance = float(self.CAP)
+
+    def _earn(self, now: int) -> None:
+        self._balance = min(self.CAP, self._balance + max(0, now - self._at) * self.SHARE)
+        self._at = max(now, self._at)
+
+    def spend(self, overrun: int, now: int) -> bool:
+        """Take an overrun out; False if that was an overdraft."""
+        self._earn(now)
+        self._balance -= overrun
+        return self._balance >= 0
+
+    def solvent(self, now: int) -> bool:
+        """Say whether the budget is not overdrawn."""
+        self._earn(now)
+        return self._balance >= 0
+
+    def _check(self) -> None:
+        assert self._balance <= self.CAP, "no more is saved than the cap"
+
+
+class Learner:
+    """The placement of one entrypoint on loops that cannot change hands.
+
+    Attributes:
+        in_place: Whether the next call should run in place.
+        watch: Whether the next call should be measured for blocking.
+        limit: Calls in place longer than this, in nanoseconds, must be reported with ``ran_in_place``.
+        calls_in_place: Since it moved in place; whoever runs them counts them.
+        overdrafts: How often it was sent back to the workers.
+    """
+
+    __slots__ = ("_fast", "_probation", "calls_in_place", "in_place", "overdrafts", "watch")
+
+    limit = HOP // 2
+
+    def __init__(self) -> None:
+        self.in_place = False
+        self.watch = False
+        self.overdrafts = 0
+        self._probation = PROBATION
+        self._fast = 0
+        self.calls_in_place = 0
+
+    def __repr__(self) -> str:
+        if self.in_place:
+            return "<Learner: in place>"
+        return f"<Learner: on workers, {self._fast} of {self._probation} fast calls>"
+
+    def ran_on_worker(self, spent: int, blocked: bool | None, solvent: bool) -> None:
+        """Learn from a call on a worker that took ``spent`` ns.
+
+        Args:
+            spent: How long the call took, in nanoseconds.
+            blocked: Whether it gave up its CPU to wait; None if that was not measured.
+            solvent: Whether the loop's stall budget is not overdrawn.
+        """
+        self.watch = HOP < spent
+        if spent <= (FAIR if blocked is False else HOP):
+            self._fast += 1
+            if self._fast >= self._probation and solvent and not self.in_place:
+                self.in_place = True
+                self.calls_in_place = 0
+        else:
+            self._fast = 0
+
+    def ran_in_place(self, spent: int, blocked: bool | None, fan_out: bool, budget: StallBudget, now: int) -> None:
+        """Learn from a call in place that took ``spent`` ns, more than ``limit``.
+
+        Args:
+            spent: How long the call took, in nanoseconds.
+            blocked: Whether it gave up its CPU to wait; None if that was not measured.
+            fan_out: Whether the caller had started other threadlets that it had not awaited yet.
+            budget: What the loop can still afford.
+            now: The clock, in nanoseconds.
+        """
+        self.watch = True
+        if blocked is False:
+            overrun = spent - FAIR
+        elif fan_out:
+            overrun = spent
+        else:
+            overrun = spent - HOP
+        if overrun > 0 and not budget.spend(overrun, now):
+            self._go_to_workers()
+
+    def _go_to_workers(self) -> None:
+        if not self.in_place:  # several calls were under way at once; one lesson is enough
+            return
+        self.in_place = False
+        self.overdrafts += 1
+        if self.calls_in_place >= GOOD_BEHAVIOUR * self._probation:
+            self._probation = PROBATION
+        self._probation = min(2 * self._probation, PROBATION_MAX)
+        self._fast = 0
+
+    def _check(self) -> None:
+        assert PROBATION <= self._probation <= PROBATION_MAX, "probation stays in its bounds"
+        assert self._fast >= 0, "fast calls are counted upwards"
+
+
+class Fixed(Learner):
+    """A placement that the contract has settled: nothing is learned."""
+
+    __slots__ = ()
+
+    limit = 1 << 62  # ns; more than a century: no call needs to be reported
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.in_place = in_place
+
+    def __repr__(self) -> str:
+        return f"<Fixed: {'in place' if self.in_place else 'on workers'}>"
+
+    def ran_on_worker(self, spent: int, blocked: bool | None, solvent: bool) -> None:
+        """Learn nothing."""
+
+    def ran_in_place(self, spent: int, blocked: bool | None, fan_out: bool, budget: StallBudget, now: int) -> None:
+        """Learn nothing."""
+
+
+class Turn:
+    """How much may still run in place before the loop gets its turn: tokio's cooperative budget, counted in time.
+
+    Attributes:
+        left: Nanoseconds; below zero, the next await of a finished threadlet lets the loop go round once, and the next
+            start goes through the loop.
+    """
+
+    LENGTH = 2_000_000  # ns; arbitrary: a round of the loop every 2 ms costs less than 1 %
+    TOLL = 1_000  # ns; charged for each start on top of its own time, measured: benchmarks/calls.py
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = self.LENGTH
+
+    def renew(self) -> None:
+        """Start a new turn: the loop has gone round."""
+        self.left = self.LENGTH

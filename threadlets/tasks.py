@@ -1,0 +1,166 @@
+"""Starts a coroutine in place, as a real ``asyncio.Task`` that is the current task from its first step on.
+
+Why: ``create_task`` makes the coroutine wait for the next round of the loop. Python 3.12 brought eager tasks:
+``Task(..., eager_start=True)`` runs the first step inside the constructor. (It is built directly here: under uvloop,
+``asyncio.eager_task_factory`` fails on 3.13.0.)
+
+On 3.11 the same is made from what its ``Task`` offers: it takes ``context=``, and it accepts any
+``collections.abc.Coroutine``. So it is handed a ``_Started``, which stands for a coroutine whose first step has already
+run:
+
+1. The task is made for the ``_Started``; asyncio schedules its first step for the next round.
+2. The real coroutine takes its first step at once, in the task's context, with the task entered as the current one.
+3. In the next round asyncio calls ``_Started.send(None)``, which hands over what that step brought: the future it
+   waits for, or its result, or its exception. From then on the coroutine is driven directly.
+
+A cancel between 2 and 3 arrives as ``_Started.throw(CancelledError)``. A plain task would have cancelled the future it
+waits for; so that is done, and the future handed over (``test_cancel_right_after_start``). If that future refuses, the
+coroutine gets the CancelledError itself when the future is done, as in a plain task that has ``_must_cancel`` set.
+
+Assumes: ``asyncio.tasks._enter_task`` and ``_leave_task`` (3.7 and later), which third-party event loops use too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from contextvars import Context, copy_context
+from typing import Any, TypeVar
+
+__all__ = ["start_task"]
+
+T = TypeVar("T")
+
+if sys.version_info >= (3, 12):
+
+    def start_task(
+        coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop, name: str, context: Context | None
+    ) -> tuple[asyncio.Task[T] | None, T | None]:
+        """Take a coroutine's first step now, in a task of its own.
+
+        Args:
+            coroutine: A fresh coroutine.
+            loop: The loop that runs on this thread.
+            name: The task's name.
+            context: Where it runs; None: in a copy of the current one.
+
+        Returns:
+            The task and None if the coroutine is suspended; None and its result if it has finished.
+
+        Raises:
+            BaseException: What the coroutine raised in its first step.
+
+        Thread: loop.
+        """
+        task = asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=True)
+        return (None, task.result()) if task.done() else (task, None)
+
+else:
+    from asyncio.tasks import _enter_task, _leave_task  # type: ignore[attr-defined]
+
+    def start_task(
+        coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop, name: str, context: Context | None
+    ) -> tuple[asyncio.Task[T] | None, T | None]:
+        """Take a coroutine's first step now, in a task of its own; see above, where Python has eager tasks."""
+        if context is None:
+            context = copy_context()
+        started = _Started(coroutine)
+        task: asyncio.Task[T] = asyncio.Task(started, loop=loop, name=name, context=context)
+        outer = asyncio.current_task(loop)
+        if outer is not None:
+            _leave_task(loop, outer)
+        _enter_task(loop, task)
+        try:
+            context.run(started.take_first_step)
+        finally:
+            _leave_task(loop, task)
+            if outer is not None:
+                _enter_task(loop, outer)
+        if started.error is None:
+            return task, None
+        task.add_done_callback(_retrieve)  # what it raised is raised here; the task need not complain about it
+        if isinstance(started.error, StopIteration):
+            return None, started.error.value
+        error, started.error = started.error, _as_task_outcome(started.error)
+        raise error
+
+    def _retrieve(task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            task.exception()
+
+    def _as_task_outcome(error: BaseException) -> BaseException:
+        """Return what the task itself ends with: an exit is raised at once, by the caller, and not again by the loop."""
+        return asyncio.CancelledError() if isinstance(error, (KeyboardInterrupt, SystemExit)) else error
+
+    class _Started(Coroutine[Any, Any, T]):
+        """A coroutine whose first step has run already; it hands over what that step brought, and then steps aside."""
+
+        __slots__ = ("_awaits", "_brought", "_coroutine", "_refused", "error", "send", "throw")
+
+        def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+            self._coroutine = coroutine
+            self._brought: Any = None  # what the first step yielded
+            self._awaits = False  # whether that is a future to wait for
+            self._refused: BaseException | None = None  # a cancel that this future refused
+            self.error: BaseException | None = None  # how the coroutine ended, if it did so in its first step
+            self.send = self._hand_over
+            self.throw = self._hand_over_cancel
+
+        def take_first_step(self) -> None:
+            try:
+                self._brought = self._coroutine.send(None)
+            except BaseException as error:
+                self.error = error
+            else:
+                if getattr(self._brought, "_asyncio_future_blocking", None):
+                    self._awaits = True
+                    self._brought._asyncio_future_blocking = False  # as the task would, or others could not await it
+
+        def _hand_over(self, value: None) -> Any:
+            """Give the task what the first step brought: asyncio calls this in the round after it."""
+            self._step_aside()
+            if self.error is not None:
+                raise self.error
+            if self._brought is None:  # a bare yield: a round of the loop has passed, which is what it asked for
+                return self._coroutine.send(None)
+            return self._yield_again()
+
+        def _hand_over_cancel(self, error: BaseException) -> Any:
+            """Be cancelled in the round after the first step."""
+            self._step_aside()
+            if self.error is not None:
+                raise self.error
+            if not self._awaits:
+                return self._coroutine.throw(error)
+            if not self._brought.cancel(*error.args):
+                if self._brought.done():
+                    return self._coroutine.throw(error)
+                self._refused = error
+                self.send = self._after_refusal
+            return self._yield_again()
+
+        def _after_refusal(self, value: None) -> Any:
+            self._step_aside()
+            assert self._refused is not None
+            return self._coroutine.throw(self._refused)
+
+        def _yield_again(self) -> Any:
+            brought, self._brought = self._brought, None
+            if self._awaits:
+                brought._asyncio_future_blocking = True
+            return brought
+
+        def _step_aside(self) -> None:
+            self.send, self.throw = self._coroutine.send, self._coroutine.throw
+
+        def close(self) -> None:
+            self._step_aside()
+            self._coroutine.close()
+
+        def __await__(self) -> Any:
+            raise TypeError("this stands for a coroutine that a task already runs; await the task")
+
+        def __getattr__(self, name: str) -> Any:
+            """Look like the coroutine: ``cr_frame`` and its like, for tracebacks and ``Task.get_stack``."""
+            return getattr(self._coroutine, name)

@@ -1,0 +1,263 @@
+"""The cachemiss executor: worker threads that run what must not run in place, most urgent first.
+
+Why: ``ThreadPoolExecutor`` wakes a thread for every item, knows no priorities, and cannot give an item back. Here one
+thread at a time may be *searching*, that is, woken or started but not yet arrived at the queue; a thread that arrives,
+finds an item and sees more behind it, wakes the next one. So a thousand short calls are run by the first thread before
+the second one even gets the interpreter lock, and twenty sleeping ones are spread over twenty threads within a
+millisecond. Borrowed: the spinning rule of Go's scheduler (``proc.go``, "Worker thread parking/unparking").
+
+Idle threads are reused last in, first out, so that the rest grow old and end.
+
+No wake-up is lost: an item is pushed, and ``_searching`` read, under one lock. If it is set, the searcher has not yet
+taken that lock to look, so it will see the item (``test_push_while_searching_is_seen``).
+
+Threads are daemons: an interpreter that exits does not wait for them. Whoever needs their results waits for those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Protocol, TypeVar, cast
+
+from .queues import PriorityQueue, Queueable
+
+__all__ = ["Job", "WorkerGroup", "named_group", "shared_group"]
+
+T = TypeVar("T")
+
+LIMIT = 64  # arbitrary: twice what asyncio's default executor allows; a waiting thread costs memory, not time
+IDLE_SECONDS = 10.0  # arbitrary: borrowed from trio's thread cache
+
+
+class Job(Queueable, Protocol):
+    """What a worker group runs."""
+
+    priority: float
+
+    def run_on_worker(self) -> None:
+        """Do the work; never raises."""
+
+
+class _Errand:
+    """A job that somebody waits for on another thread."""
+
+    __slots__ = ("ended", "error", "function", "priority", "ticket", "value")
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+        self.priority: float = 0
+        self.ticket: tuple[Any, ...] | None = None
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.ended = threading.Lock()
+        self.ended.acquire()
+
+    def run_on_worker(self) -> None:
+        try:
+            self.value = self.function()
+        except BaseException as error:
+            self.error = error
+        self.ended.release()
+
+
+_serving = threading.local()  # .group: the group that this thread works for
+_groups: weakref.WeakSet[WorkerGroup] = weakref.WeakSet()
+
+
+class WorkerGroup:
+    """Threads that share one queue, made when needed and at most ``limit``. Thread: any, for every method.
+
+    Args:
+        name: Part of the threads' names.
+        limit: The most threads there are at a time.
+        idle_seconds: How long a thread without work stays; None: for ever.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_idle",
+        "_idle_seconds",
+        "_limit",
+        "_lock",
+        "_numbers",
+        "_order",
+        "_queue",
+        "_searching",
+        "_threads",
+        "name",
+    )
+
+    def __init__(self, name: str, *, limit: int = LIMIT, idle_seconds: float | None = IDLE_SECONDS) -> None:
+        if limit < 1:
+            raise ValueError(f"WorkerGroup limit {limit}: at least 1 thread is needed")
+        self.name = name
+        self._limit = limit
+        self._idle_seconds = -1.0 if idle_seconds is None else idle_seconds  # -1: for ever, as Lock.acquire has it
+        self._reset()
+        _groups.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._queue: PriorityQueue[Job] = PriorityQueue()
+        self._idle: list[threading.Lock] = []  # the gates at which idle threads wait
+        self._threads = 0
+        self._searching = False
+        self._order = count()
+        self._numbers = count(1)
+
+    def __repr__(self) -> str:
+        return (
+            f"<WorkerGroup {self.name}: {self._threads} of {self._limit} threads, "
+            f"{len(self._idle)} idle, {len(self._queue)} waiting>"
+        )
+
+    @property
+    def limit(self) -> int:
+        """The most threads there are at a time."""
+        return self._limit
+
+    @property
+    def threads(self) -> int:
+        """How many threads there are now."""
+        return self._threads
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a thread."""
+        return len(self._queue)
+
+    def submit(self, job: Job) -> None:
+        """Queue a job by its ``priority``.
+
+        Raises:
+            RuntimeError: If there is no thread and the system refuses to start one; the job is not queued then.
+        """
+        with self._lock:
+            self._queue.push(job, job.priority, next(self._order))
+            summon = self._choose()
+        if summon is not None:
+            try:
+                summon()
+            except RuntimeError:
+                with self._lock:
+                    if not self._threads and self._queue.remove(job):
+                        raise
+
+    def remove(self, job: Job) -> bool:
+        """Take a job out that no thread has taken yet; False if one has."""
+        with self._lock:
+            return self._queue.remove(job)
+
+    def rekey(self, job: Job, priority: float) -> bool:
+        """Give a waiting job another priority; False if a thread has taken it."""
+        with self._lock:
+            return self._queue.rekey(job, priority)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Call a function on one of the group's threads and wait for it; on such a thread, call it right here.
+
+        Raises:
+            BaseException: What the function raises.
+        """
+        if getattr(_serving, "group", None) is self:
+            return function()
+        errand = _Errand(function)
+        self.submit(errand)
+        errand.ended.acquire()
+        if errand.error is not None:
+            raise errand.error
+        return cast(T, errand.value)
+
+    def _choose(self) -> Callable[[], None] | None:
+        """Choose the thread that shall come and look, if one is wanted. The lock is held; call the answer without it."""
+        if self._searching or not self._queue:
+            return None
+        if self._idle:
+            self._searching = True
+            return self._idle.pop().release
+        if self._threads < self._limit:
+            self._searching = True
+            self._threads += 1
+            return self._start_thread
+        return None
+
+    def _start_thread(self) -> None:
+        name = f"threadlets-{self.name}-{next(self._numbers)}"
+        try:
+            threading.Thread(target=self._serve, name=name, daemon=True).start()
+        except RuntimeError:
+            with self._lock:
+                self._threads -= 1
+                self._searching = False
+            raise
+
+    def _serve(self) -> None:
+        """Run jobs until there have been none for a while: the life of one thread."""
+        _serving.group = self
+        gate = threading.Lock()
+        gate.acquire()
+        searching = True
+        job: Job | None
+        while True:
+            with self._lock:
+                if searching:
+                    searching = self._searching = False
+                if self._queue:
+                    job = self._queue.pop()
+                    summon = self._choose()
+                else:
+                    job = None
+                    self._idle.append(gate)
+            if job is not None:
+                if summon is not None:
+                    with contextlib.suppress(RuntimeError):  # no further thread can be started: go on with these
+                        summon()
+                job.run_on_worker()
+                continue
+            if not gate.acquire(timeout=self._idle_seconds):
+                with self._lock:
+                    if gate in self._idle:
+                        self._idle.remove(gate)
+                        self._threads -= 1
+                        return
+                gate.acquire()  # summoned in the last moment: the gate is open, or about to be
+            searching = True
+
+    def _check(self) -> None:
+        """Assert every invariant."""
+        with self._lock:
+            self._queue._check()
+            assert 0 <= len(self._idle) <= self._threads <= self._limit, "threads are counted"
+            assert all(gate.locked() for gate in self._idle), "idle threads wait at closed gates"
+
+
+_shared = WorkerGroup("worker")
+_named: dict[str, WorkerGroup] = {}
+
+
+def shared_group() -> WorkerGroup:
+    """Return the group that runs whatever has no affinity."""
+    return _shared
+
+
+def named_group(name: str) -> WorkerGroup:
+    """Return the group of one lasting thread that has this name; the same one for the same name."""
+    group = _named.get(name)
+    if group is None:
+        group = _named.setdefault(name, WorkerGroup(name, limit=1, idle_seconds=None))
+    return group
+
+
+def _after_fork() -> None:
+    """Forget threads that the child does not have, and work that belongs to the parent's loops."""
+    for group in list(_groups):
+        group._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
