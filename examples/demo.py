@@ -37,7 +37,7 @@ try:
     from rich.progress import Progress
     from rich.table import Table
 except ModuleNotFoundError as missing:
-    sys.exit(f"the package {missing.name!r} is missing: pip install 'threadlets[demo]'")
+    sys.exit(f"the package {str(missing.name).partition('.')[0]!r} is missing: pip install 'threadlets[demo]'")
 
 HERE = Path(__file__).resolve().parent
 
@@ -213,7 +213,7 @@ async def all_rounds(
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     rounds: dict[str, list[Round]] = {variant.name: [] for variant in VARIANTS}
     loops: set[str] = set()
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=options.rounds * len(VARIANTS))
         for turn in range(options.rounds):
             first = turn % len(VARIANTS)

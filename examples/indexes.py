@@ -81,11 +81,11 @@ def build(folder: Folder, database: Path, warn: Callable[[str, str], None], step
             except OSError as error:
                 warn(path, error.strerror or str(error))
             else:
+                rows = [(path, path, 1)]  # so that any file is found by its name
                 if len(body) <= LARGEST and not looks_binary(body):
                     searchable += 1
-                    rows = [(path, path, 1)]  # so that a file is found by its name as well
                     rows += [(text, path, line) for line, text in passages(body.decode(errors="replace"))]
-                    connection.executemany("INSERT INTO passages VALUES (?, ?, ?)", rows)
+                connection.executemany("INSERT INTO passages VALUES (?, ?, ?)", rows)
             step(done, len(paths))
         connection.execute("INSERT INTO passages(passages) VALUES ('optimize')")
         connection.commit()

@@ -24,7 +24,8 @@ def build_with_progress(folder: Folder, database: Path) -> Built:
         folder: what to index.
         database: where to, a new file.
     """
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("indexing", total=None)
 
         def warn(path: str, reason: str) -> None:

@@ -43,7 +43,7 @@ try:
     from starlette.routing import Route
     from starlette.types import Receive, Scope, Send
 except ModuleNotFoundError as missing:
-    sys.exit(f"the package {missing.name!r} is missing: pip install 'threadlets[demo]'")
+    sys.exit(f"the package {str(missing.name).partition('.')[0]!r} is missing: pip install 'threadlets[demo]'")
 
 HOST = "127.0.0.1"
 PIECE = 256 * 1024  # bytes; arbitrary: a large file goes out in pieces of this size, so that it needs no more memory

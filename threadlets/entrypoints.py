@@ -59,7 +59,11 @@ class Entrypoint(Definition[T], Generic[P, T]):
         loop = _get_running_loop()
         if loop is None:
             return run_here(self, args, kwargs)
-        return default_pool(loop)._begin(self, args, kwargs, self.priority, self.tags)
+        try:
+            pool = loop._threadlets_home.default_pool  # type: ignore[attr-defined]  # see homes.home_of
+        except AttributeError:
+            pool = default_pool(loop)
+        return pool._begin(self, args, kwargs, self.priority, self.tags)  # type: ignore[no-any-return]
 
     def using(
         self, *, priority: float | None = None, tags: Iterable[Hashable] = (), pool: Pool | None = None

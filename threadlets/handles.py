@@ -19,6 +19,7 @@ from .definitions import Definition, check_priority
 from .errors import NoRunningLoop
 from .lifecycles import FINAL, STEPS, State, step
 from .outcomes import Failure
+from .placements import TURN
 
 if TYPE_CHECKING:
     from .pools import Pool
@@ -36,6 +37,8 @@ MISSED = 4  # it started in place and could not finish there
 ASKED = 8  # its running function was asked to stop
 ABANDONED = 16  # ... and nobody waits for that
 AT_WORKER = 32  # it was handed to its worker group
+CHANGED = 64  # it has set context variables, which whoever awaits it is to see
+KEPT = 128  # it was not to end within the step that starts it, so it keeps what is needed to run later
 
 current: ContextVar[Threadlet[Any] | None] = ContextVar("threadlets.current", default=None)
 
@@ -81,8 +84,6 @@ class Threadlet(Generic[T]):
         self,
         definition: Definition[T],
         pool: Pool | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any] | None,
         priority: float,
         tags: frozenset[Hashable],
         state: State,
@@ -90,8 +91,6 @@ class Threadlet(Generic[T]):
     ) -> None:
         self.entrypoint = definition
         self.pool = pool
-        self._args = args
-        self._kwargs = kwargs
         self._priority = priority
         self._tags = tags
         self._state = state
@@ -100,8 +99,16 @@ class Threadlet(Generic[T]):
         self._marks = 0
         self._value: Any = None  # final: the result, the Failure, or the reason of the cancel; before: that reason
         self._callbacks: list[tuple[Callable[[Threadlet[T]], object], Context]] | None = None
-        self._context: Context | list[tuple[ContextVar[Any], Any]] | None = None  # final: changes to bring back
         self._task: Task[T] | None = None
+        # The rest is set by _keep, and not needed where a call ends within the step that starts it:
+        # _args, _kwargs, _context, ticket
+
+    def _keep(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, context: Context | None) -> None:
+        """Remember what is needed to run later, or elsewhere."""
+        self._args = args
+        self._marks |= KEPT
+        self._kwargs = kwargs or None
+        self._context: Context | list[tuple[ContextVar[Any], Any]] | None = context  # final: what to bring back
         self.ticket: tuple[Any, ...] | None = None
 
     # ------------------------------------------------------------------------------------------------- reading
@@ -261,12 +268,14 @@ class Threadlet(Generic[T]):
             home = self.pool._home
             if home.unawaited == self._arrived:
                 home.unawaited = 0
-            if home.turn.left < 0:
-                home.turn.renew()
+            if home.turn < 0:
+                home.turn = TURN
                 yield
-        if self._context is not None:
+        if self._marks & CHANGED:
             for variable, value in cast("list[tuple[ContextVar[Any], Any]]", self._context):
                 variable.set(value)
+        if self._state is DONE:
+            return self._value  # type: ignore[no-any-return]
         return self.result()
 
     __iter__ = __await__
@@ -284,20 +293,30 @@ class Threadlet(Generic[T]):
             step(self._state, state)
         self._state = state
 
+    def _finish_in_place(self, value: Any) -> None:
+        """Become done within the step that started it: the shortest life, and the most frequent one."""
+        self._move(DONE)
+        self._value = value
+        if self._callbacks:
+            self._call_back()
+
     def _finish(self, state: State, value: Any) -> None:
         """Become final, drop what only a run needs, and have the callbacks called."""
-        if state not in STEPS[self._state]:
-            step(self._state, state)
-        self._state = state
+        self._move(state)
         self._value = value
+        self._task = None
+        if self._callbacks:
+            self._call_back()
+        if self._marks & KEPT:
+            dropped = self._args, self._kwargs, self._context
+            self._args, self._kwargs, self._context = (), None, None
+            del dropped  # last: a __del__ among the arguments may run any code
+
+    def _call_back(self) -> None:
         callbacks, self._callbacks = self._callbacks, None
-        dropped = self._args, self._kwargs, self._context, self._task
-        self._args, self._kwargs, self._context, self._task = (), None, None, None
-        if callbacks:
-            loop = self.get_loop()
-            for callback, context in callbacks:
-                loop.call_soon(callback, self, context=context)
-        del dropped  # last: a __del__ among the arguments may run any code
+        loop = self.get_loop()
+        for callback, context in callbacks or ():
+            loop.call_soon(callback, self, context=context)
 
     def _retrieve(self) -> BaseException:
         """Return the exception, and note that somebody has seen it."""

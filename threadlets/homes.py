@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .definitions import Definition
 from .errors import NoRunningLoop
-from .handles import ABANDONED, ASKED, AT_WORKER, CANCELLED, DONE, FAILED, MISSED, Threadlet, current
+from .handles import ABANDONED, ASKED, AT_WORKER, CANCELLED, CHANGED, DONE, FAILED, MISSED, Threadlet, current
 from .lifecycles import State
 from .mailboxes import Mailbox
 from .outcomes import Failure, as_awaitable
-from .placements import StallBudget, Turn
-from .syscalls import voluntary_switches
+from .placements import TOLL, TURN, StallBudget
+from .syscalls import switches
 from .tasks import start_task
 
 if TYPE_CHECKING:
@@ -53,18 +53,18 @@ Letter = tuple[Threadlet[Any], State, Any, "list[tuple[ContextVar[Any], Any]] | 
 class Home:
     """The part of this library that belongs to one event loop. Thread: loop, unless a method says otherwise."""
 
-    __slots__ = ("_depth", "_watch", "budget", "busy", "default_pool", "loop", "mailbox", "thread", "turn", "unawaited")
+    __slots__ = ("_watch", "budget", "busy", "default_pool", "depth", "loop", "mailbox", "thread", "turn", "unawaited")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.thread = get_ident()
-        self.turn = Turn()
+        self.turn = TURN  # nanoseconds; below zero the loop has to go round before more may run in place
         self.budget = StallBudget(monotonic_ns())
         self.mailbox: Mailbox[Letter] = Mailbox(loop, self._deliver)
         self.default_pool: Pool | None = None
         self.busy: set[Pool] = set()  # pools with threadlets that are not final
         self.unawaited = 0  # when the last plain function in place was started, until it is awaited: tells fan-out
-        self._depth = 0
+        self.depth = 0  # how many coroutines take their first steps inside each other
         self._watch = self._until_shutdown()
         try:
             self._watch.__anext__().send(None)
@@ -83,98 +83,114 @@ class Home:
 
     def must_wait(self) -> bool:
         """Say whether the next start has to go through the loop."""
-        return self.turn.left < 0 or self._depth >= DEPTH
+        return self.turn < 0 or self.depth >= DEPTH
 
-    def launch(self, handle: Threadlet[Any], now: int) -> None:
-        """Start a threadlet that its pool has admitted; ``now`` is the clock, in nanoseconds."""
+    def launch(self, handle: Threadlet[Any]) -> None:
+        """Start a threadlet that has waited, and that its pool has admitted."""
         definition = handle.entrypoint
+        context: Context = handle._context  # type: ignore[assignment]
+        if not definition.is_coroutine and not definition.learner.in_place:
+            self.send_to_worker(handle)
+            return
+        handle._move(RUNNING)
         if definition.is_coroutine:
-            self._start_coroutine(handle, now)
-        elif not definition.learner.in_place:
-            self._send_to_worker(handle)
-        elif handle._context is None:
-            self._run_in_place(handle, now)
-        else:  # it has waited, so its caller's context is not the current one any more
-            context = cast(Context, handle._context)
-            before = context.copy()
-            try:
-                context.run(self._run_in_place, handle, now)
-            finally:
-                handle._context = _changes(before, context)
+            self.start_coroutine(handle, handle._args, handle._kwargs, monotonic_ns(), context)
+            return
+        before = context.copy()
+        try:
+            context.run(self.run_in_place, handle, handle._args, handle._kwargs, monotonic_ns())
+        finally:
+            self._bring_back(handle, _changes(before, context))
 
-    def _run_in_place(self, handle: Threadlet[Any], started: int) -> None:
+    def run_in_place(
+        self, handle: Threadlet[Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None, started: int
+    ) -> None:
         """Call a plain function here and now, as a worker would: with no running loop to be seen."""
         definition = handle.entrypoint
         learner = definition.learner
-        switches = voluntary_switches() if learner.watch else None
-        if handle._state is not RUNNING:
-            handle._move(RUNNING)
+        before = None
+        if learner.watch:
+            learner.watch -= 1
+            before = switches()
         token = current.set(handle)
         _set_running_loop(None)
+        failure = None
         try:
-            if handle._kwargs:
-                value = definition.function(*handle._args, **handle._kwargs)
-            else:
-                value = definition.function(*handle._args)
-            state = DONE
+            value = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
         except BaseException as error:
-            state, value = FAILED, error
+            failure = error
         now = monotonic_ns()
         _set_running_loop(self.loop)
         current.reset(token)
         spent = now - started
-        self.turn.left -= spent + Turn.TOLL
+        self.turn -= spent + TOLL
         definition.in_place += 1
         definition.ns_in_place += spent
-        learner.calls_in_place += 1
         if spent > learner.limit:
-            blocked = voluntary_switches() != switches if switches is not None else None
-            learner.ran_in_place(spent, blocked, self.unawaited != 0, self.budget, now)
+            blocked, preempted = _evidence(before)
+            if not preempted:
+                learner.ran_in_place(spent, blocked, self.unawaited != 0, self.budget, now)
         self.unawaited = handle._arrived
-        self.settle(handle, state, value)
-        if state is FAILED and isinstance(value, EXITS):
-            raise handle._retrieve()
+        if failure is not None:
+            self._fail_in_place(handle, failure)
+        elif handle._marks:
+            self.settle(handle, DONE, value)
+        else:
+            handle._finish_in_place(value)
+            handle.pool._done += 1  # type: ignore[union-attr]
 
-    def _start_coroutine(self, handle: Threadlet[Any], started: int) -> None:
-        """Let a coroutine take its first step here and now, as a task of its own."""
+    def start_coroutine(
+        self,
+        handle: Threadlet[Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        started: int,
+        context: Context | None = None,
+    ) -> None:
+        """Let a coroutine take its first step here and now, as a task of its own, in a copy of the current context."""
         definition = handle.entrypoint
-        context = cast("Context | None", handle._context)
-        if handle._state is not RUNNING:
-            handle._move(RUNNING)
         token = None
-        if context is None:  # the task copies the current context, which is the caller's
+        if context is None:
             token = current.set(handle)
         else:
             context.run(current.set, handle)
-        self._depth += 1
+        self.depth += 1
+        failure = None
         try:
-            if handle._kwargs:
-                coroutine = definition.function(*handle._args, **handle._kwargs)
-            else:
-                coroutine = definition.function(*handle._args)
+            coroutine = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
             task, value = start_task(coroutine, self.loop, definition.name, context)
-            state = DONE
         except BaseException as error:
-            task, state, value = None, FAILED, error
-        finally:
-            self._depth -= 1
-            if token is not None:
-                current.reset(token)
+            failure = error
+        self.depth -= 1
+        if token is not None:
+            current.reset(token)
         spent = monotonic_ns() - started
-        self.turn.left -= spent + Turn.TOLL
+        self.turn -= spent + TOLL
         definition.in_place += 1
         definition.ns_in_place += spent
-        if task is None:
-            self.settle(handle, state, value)
-            if state is FAILED and isinstance(value, EXITS):
-                raise handle._retrieve()
-            return
+        if failure is not None:
+            self._fail_in_place(handle, failure)
+        elif task is not None:
+            self._suspend(handle, task)
+        elif handle._marks:
+            self.settle(handle, DONE, value)
+        else:
+            handle._finish_in_place(value)
+            handle.pool._done += 1  # type: ignore[union-attr]
+
+    def _fail_in_place(self, handle: Threadlet[Any], failure: BaseException) -> None:
+        self.settle(handle, FAILED, failure)
+        if isinstance(failure, EXITS):
+            raise handle._retrieve()
+
+    def _suspend(self, handle: Threadlet[Any], task: asyncio.Task[Any]) -> None:
+        """Let a coroutine that could not finish in place go on as the task that it is."""
         handle._move(State.MISSED)
         handle._task = task
         handle._marks |= MISSED
-        definition.missed += 1
+        handle.entrypoint.missed += 1
         task.add_done_callback(partial(self._end_task, handle))
-        cast("Pool", handle.pool)._list(handle)
+        handle.pool._list(handle)  # type: ignore[union-attr]
         if handle._marks & ASKED:
             task.cancel(handle._value)
 
@@ -185,12 +201,10 @@ class Home:
             state, value = FAILED, error
         self.settle(handle, state, value)
 
-    def _send_to_worker(self, handle: Threadlet[Any]) -> None:
+    def send_to_worker(self, handle: Threadlet[Any]) -> None:
         """Queue a plain function for a worker thread."""
-        if handle._context is None:
-            handle._context = copy_context()
         handle._marks |= AT_WORKER
-        cast("Pool", handle.pool)._list(handle)
+        handle.pool._list(handle)
         try:
             handle.entrypoint.workers.submit(handle)
         except RuntimeError as error:
@@ -199,7 +213,11 @@ class Home:
     def run_on_worker(self, handle: Threadlet[Any]) -> None:
         """Call the function on this thread, and post how it ended. Thread: worker."""
         definition = handle.entrypoint
-        switches = voluntary_switches() if definition.learner.watch else None
+        learner = definition.learner
+        switched = None
+        if learner.watch:
+            learner.watch -= 1
+            switched = switches()
         handle._move(RUNNING)
         context = cast(Context, handle._context)
         context.run(current.set, handle)
@@ -211,7 +229,7 @@ class Home:
         except BaseException as error:
             state, value = FAILED, error
         spent = monotonic_ns() - started
-        blocked = voluntary_switches() != switches if switches is not None else None
+        blocked, _ = _evidence(switched)
         if not self.mailbox.post((handle, state, value, _changes(before, context), spent, blocked)):
             logger.debug("%r ended on a worker after its event loop had been closed", handle)
 
@@ -230,10 +248,16 @@ class Home:
                 self._end_abandoned(handle, state, value)
             else:
                 self.settle(handle, state, value)
-                handle._context = changes
+                self._bring_back(handle, changes)
+
+    def _bring_back(self, handle: Threadlet[Any], changes: list[tuple[ContextVar[Any], Any]] | None) -> None:
+        """Leave changes of context variables with a threadlet, for whoever awaits it."""
+        if changes is not None:
+            handle._context = changes
+            handle._marks |= CHANGED
 
     def _end_abandoned(self, handle: Threadlet[Any], state: State, value: Any) -> None:
-        cast("Pool", handle.pool)._freed(handle)
+        handle.pool._freed(handle)
         if state is FAILED:
             self.loop.call_exception_handler(
                 {"message": f"{handle!r} was cancelled and abandoned, and then failed", "exception": value}
@@ -254,7 +278,7 @@ class Home:
         if state is CANCELLED:
             definition.cancelled += 1
         handle._finish(state, value)
-        cast("Pool", handle.pool)._ended(handle)
+        handle.pool._ended(handle)
 
 
 def run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Threadlet[Any]:
@@ -275,7 +299,7 @@ def run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[st
             f"or call the function itself, {definition.name}.function(...)"
         )
     handle: Threadlet[Any] = Threadlet(
-        definition, None, args, kwargs, definition.priority, definition.tags, RUNNING, monotonic_ns()
+        definition, None, definition.priority, definition.tags, RUNNING, monotonic_ns()
     )
     call = partial(definition.function, *args, **kwargs)
     token = current.set(handle)
@@ -299,6 +323,15 @@ def run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[st
 def _at_home(outer: Threadlet[Any] | None) -> bool:
     """Say whether this is the thread of a loop whose threadlet, in place, is the caller."""
     return outer is not None and outer.pool is not None and outer.pool._home.thread == get_ident()
+
+
+def _evidence(before: tuple[int, int] | None) -> tuple[bool | None, bool]:
+    """Say whether this thread has blocked since, None if that was not measured, and whether it was only preempted."""
+    after = None if before is None else switches()
+    if before is None or after is None:
+        return None, False
+    blocked = after[0] != before[0]
+    return blocked, not blocked and after[1] != before[1]
 
 
 def _urgency(letter: Letter) -> float:

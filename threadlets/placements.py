@@ -7,22 +7,31 @@ On a loop that cannot change hands a miss stalls everybody. So an entrypoint sta
 of fast calls, and pays what its calls in place overrun from a stall budget that all entrypoints of a loop share: 1 % of
 wall time. An overdraft sends it back to the workers, with twice the probation.
 
-A call that was slow without blocking (it computed) is forgiven more than one that blocked: on a worker it would have
-competed with the loop for the interpreter lock anyway. Whether a call blocked is measured by the caller, and only while
-``watch`` is true, which costs 0.8 us: an entrypoint is watched once one of its calls was slow.
+Evidence: a call that was slow without blocking (it computed) is forgiven more than one that blocked, since on a worker it
+would compete with the loop for the interpreter lock anyway. And a call that was slow because the system gave the CPU to
+somebody else says nothing about its function. Telling these apart costs 0.8 us, so only the calls after a slow one are
+*watched*. A slow call that was not watched is charged, but only a long one is proof enough to send an entrypoint away.
 
 In fan-out - several starts before the first await - calls that block in place run one after the other instead of at the
-same time, so their blocked time counts in full.
+same time. So their blocked time counts in full, and one long miss is enough.
 
 Pure: times are arguments, in nanoseconds, and nothing here knows a clock.
 """
 
 from __future__ import annotations
 
-__all__ = ["FAIR", "HOP", "Fixed", "Learner", "StallBudget", "Turn"]
+__all__ = ["FAIR", "HOP", "TOLL", "TURN", "Fixed", "Learner", "StallBudget"]
 
 HOP = 100_000  # ns; what a call on a worker costs: benchmarks/calls.py measures 80-130 us, one at a time
 FAIR = 1_000_000  # ns; arbitrary: how long one callback of a well-behaved loop may compute
+
+# How long the loop may be kept from going round by what runs in place: tokio's cooperative budget, counted in time. Once
+# it is used up, the next await of a finished threadlet lets the loop go round, and starts before that go through the loop.
+TURN = 2_000_000  # ns; arbitrary: a round of the loop every 2 ms costs less than 1 %
+TOLL = 1_000  # ns; charged for each start on top of its own time, measured: benchmarks/calls.py
+
+LONG = 20_000_000  # ns; arbitrary: several time slices of the system's scheduler, so it was not only preempted
+WATCHED = 64  # arbitrary: calls that are measured after a slow one
 
 PROBATION = 8  # arbitrary: fast calls on workers, in a row, before an entrypoint moves in place
 PROBATION_MAX = 4096  # arbitrary: so that what has become fast is found to be within a minute or so
@@ -72,7 +81,7 @@ class Learner:
 
     Attributes:
         in_place: Whether the next call should run in place.
-        watch: Whether the next call should be measured for blocking.
+        watch: How many of the next calls are to be measured for blocking; whoever runs them counts down.
         limit: Calls in place longer than this, in nanoseconds, must be reported with ``ran_in_place``.
         calls_in_place: Since it moved in place; whoever runs them counts them.
         overdrafts: How often it was sent back to the workers.
@@ -84,7 +93,7 @@ class Learner:
 
     def __init__(self) -> None:
         self.in_place = False
-        self.watch = False
+        self.watch = 0
         self.overdrafts = 0
         self._probation = PROBATION
         self._fast = 0
@@ -103,7 +112,8 @@ class Learner:
             blocked: Whether it gave up its CPU to wait; None if that was not measured.
             solvent: Whether the loop's stall budget is not overdrawn.
         """
-        self.watch = HOP < spent
+        if spent > HOP:
+            self.watch = WATCHED
         if spent <= (FAIR if blocked is False else HOP):
             self._fast += 1
             if self._fast >= self._probation and solvent and not self.in_place:
@@ -122,14 +132,16 @@ class Learner:
             budget: What the loop can still afford.
             now: The clock, in nanoseconds.
         """
-        self.watch = True
+        self.watch = WATCHED
         if blocked is False:
             overrun = spent - FAIR
-        elif fan_out:
-            overrun = spent
         else:
-            overrun = spent - HOP
-        if overrun > 0 and not budget.spend(overrun, now):
+            overrun = spent if fan_out else spent - HOP
+        if overrun <= 0:
+            return
+        overdraft = not budget.spend(overrun, now)
+        proven = blocked is not None or spent >= LONG
+        if proven and (overdraft or (fan_out and blocked is not False and spent >= FAIR)):
             self._go_to_workers()
 
     def _go_to_workers(self) -> None:
@@ -166,24 +178,3 @@ class Fixed(Learner):
 
     def ran_in_place(self, spent: int, blocked: bool | None, fan_out: bool, budget: StallBudget, now: int) -> None:
         """Learn nothing."""
-
-
-class Turn:
-    """How much may still run in place before the loop gets its turn: tokio's cooperative budget, counted in time.
-
-    Attributes:
-        left: Nanoseconds; below zero, the next await of a finished threadlet lets the loop go round once, and the next
-            start goes through the loop.
-    """
-
-    LENGTH = 2_000_000  # ns; arbitrary: a round of the loop every 2 ms costs less than 1 %
-    TOLL = 1_000  # ns; charged for each start on top of its own time, measured: benchmarks/calls.py
-
-    __slots__ = ("left",)
-
-    def __init__(self) -> None:
-        self.left = self.LENGTH
-
-    def renew(self) -> None:
-        """Start a new turn: the loop has gone round."""
-        self.left = self.LENGTH

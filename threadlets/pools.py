@@ -23,9 +23,10 @@ from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, overload
 from .definitions import Definition, check_priority, check_tags, resolve
 from .errors import NoRunningLoop, PoolClosed, PoolFull, Shed, WrongLoop
 from .handles import ABANDONED, ADMITTED, ASKED, AT_WORKER, CANCELLED, DONE, FAILED, LISTED, Threadlet
-from .homes import Home, home_of
+from .homes import DEPTH, Home, home_of
 from .lifecycles import STEPS, State
 from .outcomes import Failure
+from .placements import TURN
 from .queues import Index, PriorityQueue
 from .scopes import Scope
 from .selections import Selection
@@ -38,6 +39,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _get_running_loop = asyncio._get_running_loop
+QUEUED, RUNNING = State.QUEUED, State.RUNNING
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,30 +226,34 @@ class Pool:
         tags: frozenset[Hashable],
     ) -> Threadlet[T]:
         home = self._home
-        now = self._latest = max(self._latest + 1, monotonic_ns())
-        in_place = definition.is_coroutine or definition.learner.in_place
-        state = State.RUNNING if in_place else State.QUEUED
-        if self._direct and not home.must_wait():
-            handle = Threadlet(definition, self, args, kwargs, priority, tags, state, now)
-            home.launch(handle, now)
+        if self._direct and home.turn >= 0 and home.depth < DEPTH:
+            now = monotonic_ns()
+            if definition.is_coroutine:
+                handle = Threadlet(definition, self, priority, tags, RUNNING, now)
+                home.start_coroutine(handle, args, kwargs, now)
+            elif definition.learner.in_place:
+                handle = Threadlet(definition, self, priority, tags, RUNNING, now)
+                home.run_in_place(handle, args, kwargs, now)
+            else:
+                handle = Threadlet(definition, self, priority, tags, QUEUED, now)
+                handle._keep(args, kwargs, copy_context())
+                home.send_to_worker(handle)
             return handle
         if self._closed:
             raise PoolClosed(f"{self!r} takes no more work: start it before the pool is closed, or in another pool")
+        now = self._latest = max(self._latest + 1, monotonic_ns())  # unique, so that the queue can go by it
+        handle = Threadlet(definition, self, priority, tags, QUEUED, now)
+        handle._keep(args, kwargs, copy_context())
         if self._capacity is not None and len(self._index) >= self._capacity and not self._make_room(priority):
-            handle = Threadlet(definition, self, args, kwargs, priority, tags, State.QUEUED, now)
             self._drop(handle)
-            return handle
-        if not self._queue and not home.must_wait() and self._ready():
-            handle = Threadlet(definition, self, args, kwargs, priority, tags, state, now)
-            self._admit(handle, now)
-            return handle
-        handle = Threadlet(definition, self, args, kwargs, priority, tags, State.QUEUED, now)
-        handle._context = copy_context()
-        self._list(handle)
-        self._queue.push(handle, priority, now)
-        self._direct = False
-        if len(self._queue) == 1 and self._ready():
-            self._arm()
+        elif not self._queue and not home.must_wait() and self._ready():
+            self._admit(handle)
+        else:
+            self._list(handle)
+            self._queue.push(handle, priority, now)
+            self._direct = False
+            if len(self._queue) == 1 and self._ready():
+                self._arm()
         return handle
 
     # ------------------------------------------------------------------------------------------ look and change
@@ -415,12 +421,12 @@ class Pool:
                 return False
         return True
 
-    def _admit(self, handle: Threadlet[Any], now: int) -> None:
+    def _admit(self, handle: Threadlet[Any]) -> None:
         """Start a threadlet that all throttles are ready for."""
         for throttle in self._throttles:
             throttle.take()
         handle._marks |= ADMITTED
-        self._home.launch(handle, now)
+        self._home.launch(handle)
 
     def _arm(self) -> None:
         """Have the pump run in the next round of the loop."""
@@ -431,10 +437,10 @@ class Pool:
     def _pump(self) -> None:
         """Start what may start: the most urgent first, for as long as one turn allows."""
         home = self._home
-        home.turn.renew()
+        home.turn = TURN
         try:
             while self._queue and not home.must_wait() and self._ready():
-                self._admit(self._queue.pop(), monotonic_ns())
+                self._admit(self._queue.pop())
         finally:
             self._armed = False
             if not self._queue:
@@ -454,7 +460,7 @@ class Pool:
         task = handle._task
         if task is not None:
             return task.cancel(reason)
-        if handle._state is State.QUEUED:
+        if handle._state is QUEUED:
             queue = handle.entrypoint.workers if handle._marks & AT_WORKER else self._queue
             if queue.remove(handle):
                 self._home.settle(handle, CANCELLED, reason)
@@ -557,7 +563,7 @@ class Pool:
             assert handle.pool is self and handle._marks & LISTED, "the index has this pool's threadlets"
             assert not handle.done() or handle._marks & ABANDONED, "the pool holds nothing that is final"
         for handle in self._queue:
-            assert handle._state is State.QUEUED and handle._marks & LISTED, "what is queued is listed"
+            assert handle._state is QUEUED and handle._marks & LISTED, "what is queued is listed"
             assert not handle._marks & ADMITTED, "what is queued has not been admitted"
         if self._queue:
             waits = any(not throttle.ready() for throttle in self._throttles)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["voluntary_switches"]
+__all__ = ["switches"]
 
 try:
     from resource import RUSAGE_THREAD, getrusage
 except ImportError:  # not Linux: Windows has no resource module, macOS no usage per thread
 
-    def voluntary_switches() -> int | None:
-        """Return None: this platform does not count how often one thread gave up its CPU to wait."""
+    def switches() -> tuple[int, int] | None:
+        """Return None: this platform does not count how often one thread has given up its CPU."""
         return None
 
 else:
 
-    def voluntary_switches() -> int | None:
-        """Return how often the calling thread has given up its CPU to wait. Thread: any. Costs 0.4 us.
+    def switches() -> tuple[int, int] | None:
+        """Return how often the calling thread has given up its CPU: to wait, and because the system took it away.
 
-        Source: ``ru_nvcsw`` of getrusage(2). A wait for the interpreter lock counts too.
+        Costs 0.4 us. A wait for the interpreter lock counts as a wait. Thread: any.
+
+        Source: ``ru_nvcsw`` and ``ru_nivcsw`` of getrusage(2).
         """
-        return getrusage(RUSAGE_THREAD).ru_nvcsw
+        usage = getrusage(RUSAGE_THREAD)
+        return usage.ru_nvcsw, usage.ru_nivcsw
