@@ -37,6 +37,7 @@ MISSED = 4  # it started in place and could not finish there
 ASKED = 8  # its running function was asked to stop
 ABANDONED = 16  # ... and nobody waits for that
 AT_WORKER = 32  # it was handed to its worker group
+HERE = 256  # it ran where no event loop runs
 CHANGED = 64  # it has set context variables, which whoever awaits it is to see
 KEPT = 128  # it was not to end within the step that starts it, so it keeps what is needed to run later
 
@@ -251,6 +252,14 @@ class Threadlet(Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait until it is final, then return or raise what its function did."""
+        if self._state is DONE and not self._marks:  # done in place: the case to be quick in
+            home = self.pool._home  # type: ignore[union-attr]
+            if home.unawaited == self._arrived:
+                home.unawaited = 0
+            if home.turn < 0:
+                home.turn = TURN
+                yield
+            return self._value  # type: ignore[no-any-return]
         if self._state not in FINAL:
             if self._task is not None:
                 # Its task can be awaited as it is. That calls the task's done callbacks in order, and the first of them
@@ -264,18 +273,9 @@ class Threadlet(Generic[T]):
             yield self
             if self._state not in FINAL:
                 raise RuntimeError("await was not used with a future: the coroutine was resumed before it was done")
-        elif self.pool is not None:
-            home = self.pool._home
-            if home.unawaited == self._arrived:
-                home.unawaited = 0
-            if home.turn < 0:
-                home.turn = TURN
-                yield
         if self._marks & CHANGED:
             for variable, value in cast("list[tuple[ContextVar[Any], Any]]", self._context):
                 variable.set(value)
-        if self._state is DONE:
-            return self._value  # type: ignore[no-any-return]
         return self.result()
 
     __iter__ = __await__
@@ -288,14 +288,14 @@ class Threadlet(Generic[T]):
         self.pool._home.run_on_worker(self)
 
     def _move(self, state: State) -> None:
-        """Take a step of the lifecycle; no other code writes ``_state``."""
+        """Take a step of the lifecycle; but for ``_finish_in_place``, no other code writes ``_state``."""
         if state not in STEPS[self._state]:
             step(self._state, state)
         self._state = state
 
     def _finish_in_place(self, value: Any) -> None:
         """Become done within the step that started it: the shortest life, and the most frequent one."""
-        self._move(DONE)
+        self._state = DONE  # from running: see lifecycles.STEPS
         self._value = value
         if self._callbacks:
             self._call_back()

@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .definitions import Definition
 from .errors import NoRunningLoop
-from .handles import ABANDONED, ASKED, AT_WORKER, CANCELLED, CHANGED, DONE, FAILED, MISSED, Threadlet, current
+from .handles import ABANDONED, ASKED, AT_WORKER, CANCELLED, CHANGED, DONE, FAILED, HERE, MISSED, Threadlet, current
 from .lifecycles import State
 from .mailboxes import Mailbox
 from .outcomes import Failure, as_awaitable
-from .placements import TOLL, TURN, StallBudget
+from .placements import STEP_TOLL, TOLL, TURN, StallBudget
 from .syscalls import switches
 from .tasks import start_task
 
@@ -94,7 +94,7 @@ class Home:
             return
         handle._move(RUNNING)
         if definition.is_coroutine:
-            self.start_coroutine(handle, handle._args, handle._kwargs, monotonic_ns(), context)
+            self.start_coroutine(handle, handle._args, handle._kwargs, context)
             return
         before = context.copy()
         try:
@@ -129,7 +129,7 @@ class Home:
         if spent > learner.limit:
             blocked, preempted = _evidence(before)
             if not preempted:
-                learner.ran_in_place(spent, blocked, self.unawaited != 0, self.budget, now)
+                learner.ran_in_place(spent, blocked, self.unawaited != 0, definition.in_place, self.budget, now)
         self.unawaited = handle._arrived
         if failure is not None:
             self._fail_in_place(handle, failure)
@@ -144,7 +144,6 @@ class Home:
         handle: Threadlet[Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any] | None,
-        started: int,
         context: Context | None = None,
     ) -> None:
         """Let a coroutine take its first step here and now, as a task of its own, in a copy of the current context."""
@@ -158,19 +157,20 @@ class Home:
         failure = None
         try:
             coroutine = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
-            task, value = start_task(coroutine, self.loop, definition.name, context)
+            task = start_task(coroutine, loop=self.loop, name=definition.name, context=context, eager_start=True)
+            finished = task.done()
+            if finished:
+                value = task.result()
         except BaseException as error:
             failure = error
         self.depth -= 1
+        self.turn -= STEP_TOLL
         if token is not None:
             current.reset(token)
-        spent = monotonic_ns() - started
-        self.turn -= spent + TOLL
         definition.in_place += 1
-        definition.ns_in_place += spent
         if failure is not None:
             self._fail_in_place(handle, failure)
-        elif task is not None:
+        elif not finished:
             self._suspend(handle, task)
         elif handle._marks:
             self.settle(handle, DONE, value)
@@ -187,6 +187,7 @@ class Home:
         """Let a coroutine that could not finish in place go on as the task that it is."""
         handle._move(State.MISSED)
         handle._task = task
+        handle._arrived = handle._arrived or monotonic_ns()
         handle._marks |= MISSED
         handle.entrypoint.missed += 1
         task.add_done_callback(partial(self._end_task, handle))
@@ -243,7 +244,7 @@ class Home:
             definition = handle.entrypoint
             definition.on_workers += 1
             definition.ns_on_workers += spent
-            definition.learner.ran_on_worker(spent, blocked, solvent)
+            definition.learner.ran_on_worker(spent, blocked, definition.in_place, solvent)
             if handle._marks & ABANDONED:
                 self._end_abandoned(handle, state, value)
             else:
@@ -301,6 +302,7 @@ def run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[st
     handle: Threadlet[Any] = Threadlet(
         definition, None, definition.priority, definition.tags, RUNNING, monotonic_ns()
     )
+    handle._marks = HERE
     call = partial(definition.function, *args, **kwargs)
     token = current.set(handle)
     try:

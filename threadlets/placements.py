@@ -20,7 +20,7 @@ Pure: times are arguments, in nanoseconds, and nothing here knows a clock.
 
 from __future__ import annotations
 
-__all__ = ["FAIR", "HOP", "TOLL", "TURN", "Fixed", "Learner", "StallBudget"]
+__all__ = ["FAIR", "HOP", "STEP_TOLL", "TOLL", "TURN", "Fixed", "Learner", "StallBudget"]
 
 HOP = 100_000  # ns; what a call on a worker costs: benchmarks/calls.py measures 80-130 us, one at a time
 FAIR = 1_000_000  # ns; arbitrary: how long one callback of a well-behaved loop may compute
@@ -28,7 +28,8 @@ FAIR = 1_000_000  # ns; arbitrary: how long one callback of a well-behaved loop 
 # How long the loop may be kept from going round by what runs in place: tokio's cooperative budget, counted in time. Once
 # it is used up, the next await of a finished threadlet lets the loop go round, and starts before that go through the loop.
 TURN = 2_000_000  # ns; arbitrary: a round of the loop every 2 ms costs less than 1 %
-TOLL = 1_000  # ns; charged for each start on top of its own time, measured: benchmarks/calls.py
+TOLL = 1_000  # ns; charged for each call on top of its own time, measured: benchmarks/calls.py
+STEP_TOLL = 4_000  # ns; charged for a coroutine's first step: a guess, since to read the clock would cost 5 % of one
 
 LONG = 20_000_000  # ns; arbitrary: several time slices of the system's scheduler, so it was not only preempted
 WATCHED = 64  # arbitrary: calls that are measured after a slow one
@@ -83,11 +84,10 @@ class Learner:
         in_place: Whether the next call should run in place.
         watch: How many of the next calls are to be measured for blocking; whoever runs them counts down.
         limit: Calls in place longer than this, in nanoseconds, must be reported with ``ran_in_place``.
-        calls_in_place: Since it moved in place; whoever runs them counts them.
         overdrafts: How often it was sent back to the workers.
     """
 
-    __slots__ = ("_fast", "_probation", "calls_in_place", "in_place", "overdrafts", "watch")
+    __slots__ = ("_fast", "_moved_at", "_probation", "in_place", "overdrafts", "watch")
 
     limit = HOP // 2
 
@@ -97,19 +97,20 @@ class Learner:
         self.overdrafts = 0
         self._probation = PROBATION
         self._fast = 0
-        self.calls_in_place = 0
+        self._moved_at = 0  # how many calls in place there had been when it moved in place
 
     def __repr__(self) -> str:
         if self.in_place:
             return "<Learner: in place>"
         return f"<Learner: on workers, {self._fast} of {self._probation} fast calls>"
 
-    def ran_on_worker(self, spent: int, blocked: bool | None, solvent: bool) -> None:
+    def ran_on_worker(self, spent: int, blocked: bool | None, in_place: int, solvent: bool) -> None:
         """Learn from a call on a worker that took ``spent`` ns.
 
         Args:
             spent: How long the call took, in nanoseconds.
             blocked: Whether it gave up its CPU to wait; None if that was not measured.
+            in_place: How many calls in place there have been.
             solvent: Whether the loop's stall budget is not overdrawn.
         """
         if spent > HOP:
@@ -118,17 +119,20 @@ class Learner:
             self._fast += 1
             if self._fast >= self._probation and solvent and not self.in_place:
                 self.in_place = True
-                self.calls_in_place = 0
+                self._moved_at = in_place
         else:
             self._fast = 0
 
-    def ran_in_place(self, spent: int, blocked: bool | None, fan_out: bool, budget: StallBudget, now: int) -> None:
+    def ran_in_place(
+        self, spent: int, blocked: bool | None, fan_out: bool, in_place: int, budget: StallBudget, now: int
+    ) -> None:
         """Learn from a call in place that took ``spent`` ns, more than ``limit``.
 
         Args:
             spent: How long the call took, in nanoseconds.
             blocked: Whether it gave up its CPU to wait; None if that was not measured.
             fan_out: Whether the caller had started other threadlets that it had not awaited yet.
+            in_place: How many calls in place there have been.
             budget: What the loop can still afford.
             now: The clock, in nanoseconds.
         """
@@ -142,14 +146,14 @@ class Learner:
         overdraft = not budget.spend(overrun, now)
         proven = blocked is not None or spent >= LONG
         if proven and (overdraft or (fan_out and blocked is not False and spent >= FAIR)):
-            self._go_to_workers()
+            self._go_to_workers(in_place)
 
-    def _go_to_workers(self) -> None:
+    def _go_to_workers(self, in_place: int) -> None:
         if not self.in_place:  # several calls were under way at once; one lesson is enough
             return
         self.in_place = False
         self.overdrafts += 1
-        if self.calls_in_place >= GOOD_BEHAVIOUR * self._probation:
+        if in_place - self._moved_at >= GOOD_BEHAVIOUR * self._probation:
             self._probation = PROBATION
         self._probation = min(2 * self._probation, PROBATION_MAX)
         self._fast = 0
@@ -173,8 +177,10 @@ class Fixed(Learner):
     def __repr__(self) -> str:
         return f"<Fixed: {'in place' if self.in_place else 'on workers'}>"
 
-    def ran_on_worker(self, spent: int, blocked: bool | None, solvent: bool) -> None:
+    def ran_on_worker(self, spent: int, blocked: bool | None, in_place: int, solvent: bool) -> None:
         """Learn nothing."""
 
-    def ran_in_place(self, spent: int, blocked: bool | None, fan_out: bool, budget: StallBudget, now: int) -> None:
+    def ran_in_place(
+        self, spent: int, blocked: bool | None, fan_out: bool, in_place: int, budget: StallBudget, now: int
+    ) -> None:
         """Learn nothing."""

@@ -20,7 +20,7 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, overload
 
-from .definitions import Definition, check_priority, check_tags, resolve
+from .definitions import Definition, Prepared, check_priority, check_tags, resolve
 from .errors import NoRunningLoop, PoolClosed, PoolFull, Shed, WrongLoop
 from .handles import ABANDONED, ADMITTED, ASKED, AT_WORKER, CANCELLED, DONE, FAILED, LISTED, Threadlet
 from .homes import DEPTH, Home, home_of
@@ -199,22 +199,21 @@ class Pool:
             TypeError: If it is no function, or priority or tags are of a wrong type.
             ValueError: If the priority is NaN.
         """
-        kwargs: dict[str, Any] | None = None
+        kwargs = None
+        own: Definition[Any] | Prepared[Any]
         if isinstance(function, Definition):
-            definition: Definition[Any] = function
-            own_priority, own_tags = definition.priority, definition.tags
+            own = definition = function
         else:
-            prepared, kwargs = resolve(function, args)
-            definition, args = prepared.definition, prepared.args
-            own_priority, own_tags = prepared.priority, prepared.tags
+            own, kwargs = resolve(function, args)
+            definition, args = own.definition, own.args
         if self._home is None or self._home.loop is not _get_running_loop():
             self._bind()
         return self._begin(
             definition,
             args,
             kwargs,
-            own_priority if priority is None else check_priority(priority),
-            own_tags | check_tags(tags) if tags else own_tags,
+            own.priority if priority is None else check_priority(priority),
+            own.tags | check_tags(tags) if tags else own.tags,
         )
 
     def _begin(
@@ -227,11 +226,12 @@ class Pool:
     ) -> Threadlet[T]:
         home = self._home
         if self._direct and home.turn >= 0 and home.depth < DEPTH:
-            now = monotonic_ns()
             if definition.is_coroutine:
-                handle = Threadlet(definition, self, priority, tags, RUNNING, now)
-                home.start_coroutine(handle, args, kwargs, now)
-            elif definition.learner.in_place:
+                handle = Threadlet(definition, self, priority, tags, RUNNING, 0)
+                home.start_coroutine(handle, args, kwargs)
+                return handle
+            now = monotonic_ns()
+            if definition.learner.in_place:
                 handle = Threadlet(definition, self, priority, tags, RUNNING, now)
                 home.run_in_place(handle, args, kwargs, now)
             else:

@@ -26,43 +26,29 @@ import asyncio
 import sys
 from collections.abc import Coroutine
 from contextvars import Context, copy_context
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 __all__ = ["start_task"]
 
 T = TypeVar("T")
 
 if sys.version_info >= (3, 12):
-
-    def start_task(
-        coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop, name: str, context: Context | None
-    ) -> tuple[asyncio.Task[T] | None, T | None]:
-        """Take a coroutine's first step now, in a task of its own.
-
-        Args:
-            coroutine: A fresh coroutine.
-            loop: The loop that runs on this thread.
-            name: The task's name.
-            context: Where it runs; None: in a copy of the current one.
-
-        Returns:
-            The task and None if the coroutine is suspended; None and its result if it has finished.
-
-        Raises:
-            BaseException: What the coroutine raised in its first step.
-
-        Thread: loop.
-        """
-        task = asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=True)
-        return (None, task.result()) if task.done() else (task, None)
+    # start_task(coroutine, loop=loop, name=name, context=context, eager_start=True): no function around it, which would
+    # cost as much as everything else that is done for a coroutine in place.
+    start_task = asyncio.Task
 
 else:
     from asyncio.tasks import _enter_task, _leave_task  # type: ignore[attr-defined]
 
     def start_task(
-        coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop, name: str, context: Context | None
-    ) -> tuple[asyncio.Task[T] | None, T | None]:
-        """Take a coroutine's first step now, in a task of its own; see above, where Python has eager tasks."""
+        coroutine: Coroutine[Any, Any, T],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        context: Context | None = None,
+        eager_start: bool,
+    ) -> asyncio.Task[T] | _Finished[T]:
+        """Take a coroutine's first step now, in a task of its own; what is returned is done if the coroutine is."""
         if context is None:
             context = copy_context()
         started = _Started(coroutine)
@@ -78,20 +64,33 @@ else:
             if outer is not None:
                 _enter_task(loop, outer)
         if started.error is None:
-            return task, None
-        task.add_done_callback(_retrieve)  # what it raised is raised here; the task need not complain about it
-        if isinstance(started.error, StopIteration):
-            return None, started.error.value
-        error, started.error = started.error, _as_task_outcome(started.error)
-        raise error
+            return task
+        error = started.error
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            started.error = asyncio.CancelledError()  # it is raised here and now; the loop need not raise it again
+            raise error
+        task.add_done_callback(_retrieve)  # whoever has the handle sees the exception; the task need not complain
+        return _Finished(error)
+
+    class _Finished(Generic[T]):
+        """How a coroutine ended that did so in its first step; its task will be done in the next round."""
+
+        __slots__ = ("_error",)
+
+        def __init__(self, error: BaseException) -> None:
+            self._error = error
+
+        def done(self) -> bool:
+            return True
+
+        def result(self) -> T:
+            if isinstance(self._error, StopIteration):
+                return cast(T, self._error.value)
+            raise self._error
 
     def _retrieve(task: asyncio.Task[Any]) -> None:
         if not task.cancelled():
             task.exception()
-
-    def _as_task_outcome(error: BaseException) -> BaseException:
-        """Return what the task itself ends with: an exit is raised at once, by the caller, and not again by the loop."""
-        return asyncio.CancelledError() if isinstance(error, (KeyboardInterrupt, SystemExit)) else error
 
     class _Started(Coroutine[Any, Any, T]):
         """A coroutine whose first step has run already; it hands over what that step brought, and then steps aside."""
