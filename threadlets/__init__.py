@@ -15,7 +15,8 @@ from . import errors
 from .contracts import Contract
 from .definitions import EntrypointStatistics
 from .entrypoints import Call, Entrypoint, threadlet
-from .handles import Threadlet, current_threadlet
+from .handles import Threadlet
+from .homes import current_threadlet
 from .pools import Pool, PoolStatistics
 from .selections import Selection
 from .throttles import Concurrency

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
@@ -12,6 +11,7 @@ from .definitions import Definition, Prepared, check_priority, check_tags
 from .handles import Threadlet
 from .homes import run_here
 from .pools import Pool, default_pool
+from .tasks import running_loop
 
 __all__ = ["Call", "Entrypoint", "threadlet"]
 
@@ -21,7 +21,6 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 S = TypeVar("S")
 
-_get_running_loop = asyncio._get_running_loop
 
 
 class Entrypoint(Definition[T], Generic[P, T]):
@@ -56,7 +55,7 @@ class Entrypoint(Definition[T], Generic[P, T]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Threadlet[T]:
         """Start the function, in the default pool of the running loop."""
-        loop = _get_running_loop()
+        loop = running_loop()
         if loop is None:
             return run_here(self, args, kwargs)
         try:
@@ -117,7 +116,7 @@ class Call(Prepared[T], Generic[P, T]):
         if pool is not None:
             pool._bind()
         else:
-            loop = _get_running_loop()
+            loop = running_loop()
             if loop is None:
                 return run_here(self.definition, all_args, kwargs)
             pool = default_pool(loop)

@@ -24,11 +24,11 @@ from .placements import TURN
 if TYPE_CHECKING:
     from .pools import Pool
 
-__all__ = ["Threadlet", "current_threadlet"]
+__all__ = ["Threadlet", "make_threadlet"]
 
 T = TypeVar("T")
 
-DONE, FAILED, CANCELLED = State.DONE, State.FAILED, State.CANCELLED
+DONE, FAILED, CANCELLED, SUSPENDED = State.DONE, State.FAILED, State.CANCELLED, State.MISSED
 
 # Marks: what is true of a handle besides its state.
 LISTED = 1  # its pool's index has it
@@ -40,18 +40,6 @@ AT_WORKER = 32  # it was handed to its worker group
 HERE = 256  # it ran where no event loop runs
 CHANGED = 64  # it has set context variables, which whoever awaits it is to see
 KEPT = 128  # it was not to end within the step that starts it, so it keeps what is needed to run later
-
-current: ContextVar[Threadlet[Any] | None] = ContextVar("threadlets.current", default=None)
-
-
-def current_threadlet() -> Threadlet[Any] | None:
-    """Return the innermost threadlet on whose behalf this code runs, or None. Thread: any.
-
-    It follows context variables: code that a threadlet starts by other means (``asyncio.create_task``,
-    ``asyncio.to_thread``) runs on that threadlet's behalf too.
-    """
-    return current.get()
-
 
 class Threadlet(Generic[T]):
     """One call of an entrypoint. Made by calling one, or by ``Pool.start``; not by hand.
@@ -80,37 +68,27 @@ class Threadlet(Generic[T]):
 
     entrypoint: Definition[T]
     pool: Pool | None
-
-    def __init__(
-        self,
-        definition: Definition[T],
-        pool: Pool | None,
-        priority: float,
-        tags: frozenset[Hashable],
-        state: State,
-        arrived: int,
-    ) -> None:
-        self.entrypoint = definition
-        self.pool = pool
-        self._priority = priority
-        self._tags = tags
-        self._state = state
-        self._arrived = arrived
-        self._asyncio_future_blocking = False
-        self._marks = 0
-        self._value: Any = None  # final: the result, the Failure, or the reason of the cancel; before: that reason
-        self._callbacks: list[tuple[Callable[[Threadlet[T]], object], Context]] | None = None
-        self._task: Task[T] | None = None
-        # The rest is set by _keep, and not needed where a call ends within the step that starts it:
-        # _args, _kwargs, _context, ticket
+    ticket: tuple[Any, ...] | None
+    _priority: float
+    _tags: frozenset[Hashable]
+    _state: State
+    _arrived: int  # nanoseconds; 0 while a coroutine takes its first step
+    _marks: int
+    _asyncio_future_blocking: bool
+    _value: Any  # final: the result, the Failure, or the reason of the cancel; before: that reason
+    _callbacks: list[tuple[Callable[[Threadlet[T]], object], Context]] | None
+    _task: Any  # a coroutine threadlet's coroutine during its first step, its task after that
+    _args: tuple[Any, ...]
+    _kwargs: dict[str, Any] | None
+    _context: Context | list[tuple[ContextVar[Any], Any]] | None  # final: the changes to bring back
 
     def _keep(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, context: Context | None) -> None:
         """Remember what is needed to run later, or elsewhere."""
         self._args = args
         self._marks |= KEPT
         self._kwargs = kwargs or None
-        self._context: Context | list[tuple[ContextVar[Any], Any]] | None = context  # final: what to bring back
-        self.ticket: tuple[Any, ...] | None = None
+        self._context = context
+        self.ticket = None
 
     # ------------------------------------------------------------------------------------------------- reading
 
@@ -261,7 +239,7 @@ class Threadlet(Generic[T]):
                 yield
             return self._value  # type: ignore[no-any-return]
         if self._state not in FINAL:
-            if self._task is not None:
+            if self._state is SUSPENDED:
                 # Its task can be awaited as it is. That calls the task's done callbacks in order, and the first of them
                 # is the pool's, so this handle is final before the awaiter goes on.
                 try:
@@ -335,3 +313,30 @@ class Threadlet(Generic[T]):
     def _make_cancelled_error(self) -> CancelledError:
         """Make the exception of a cancelled threadlet; asyncio's ``gather`` asks for it by this name."""
         return CancelledError() if self._value is None else CancelledError(self._value)
+
+
+def make_threadlet(
+    definition: Definition[T],
+    pool: Pool | None,
+    priority: float,
+    tags: frozenset[Hashable],
+    state: State,
+    arrived: int,
+) -> Threadlet[T]:
+    """Make a handle. A function and not ``__init__``, which would cost 50 ns more; this is most of a call's price.
+
+    What ``_keep`` sets is not needed where a call ends within the step that starts it.
+    """
+    handle: Threadlet[T] = Threadlet()
+    handle.entrypoint = definition
+    handle.pool = pool
+    handle._priority = priority
+    handle._tags = tags
+    handle._state = state
+    handle._arrived = arrived
+    handle._asyncio_future_blocking = False
+    handle._marks = 0
+    handle._value = None
+    handle._callbacks = None
+    handle._task = None
+    return handle

@@ -9,35 +9,34 @@ A pool decides which threadlet may start and when; its loop's ``Home`` then take
 What runs in place is bounded twice, or it would starve the loop: coroutines nest ``DEPTH`` deep at most, and a ``Turn``
 says how long the loop may be kept from going round. Beyond either, a start goes through the pool's queue.
 
-``asyncio._set_running_loop`` hides the loop from plain functions: it is in asyncio's ``__all__`` for the use of loops.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio import CancelledError, _set_running_loop
+import threading
+from asyncio import CancelledError
 from collections.abc import AsyncGenerator
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
-from threading import get_ident
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, cast
 
 from .definitions import Definition
 from .errors import NoRunningLoop
-from .handles import ABANDONED, ASKED, AT_WORKER, CANCELLED, CHANGED, DONE, FAILED, HERE, MISSED, Threadlet, current
+from .handles import ABANDONED, ASKED, AT_WORKER, CANCELLED, CHANGED, DONE, FAILED, HERE, MISSED, Threadlet, make_threadlet
 from .lifecycles import State
 from .mailboxes import Mailbox
 from .outcomes import Failure, as_awaitable
 from .placements import STEP_TOLL, TOLL, TURN, StallBudget
 from .syscalls import switches
-from .tasks import start_task
+from .tasks import coroutine_of, running_loop, set_running_loop, start_task
 
 if TYPE_CHECKING:
     from .pools import Pool
 
-__all__ = ["Home", "home_of", "run_here"]
+__all__ = ["Home", "current_threadlet", "home_of", "run_here"]
 
 logger = logging.getLogger("threadlets")
 
@@ -50,14 +49,49 @@ EXITS = (KeyboardInterrupt, SystemExit)
 Letter = tuple[Threadlet[Any], State, Any, "list[tuple[ContextVar[Any], Any]] | None", int, "bool | None"]
 
 
+class _Here(threading.local):
+    """What this thread does."""
+
+    running: Threadlet[Any] | None = None  # the innermost plain function's
+
+
+here = _Here()
+
+
+def current_threadlet() -> Threadlet[Any] | None:
+    """Return the threadlet whose function runs here, or None. Thread: any.
+
+    In a coroutine threadlet it is that of its own task: a task that it starts is another task, as with
+    ``asyncio.current_task``. In a plain function it is that of this thread.
+    """
+    loop = running_loop()
+    if loop is None:
+        return here.running
+    home: Home | None = getattr(loop, "_threadlets_home", None)
+    return None if home is None else home.current()
+
+
 class Home:
     """The part of this library that belongs to one event loop. Thread: loop, unless a method says otherwise."""
 
-    __slots__ = ("_watch", "budget", "busy", "default_pool", "depth", "loop", "mailbox", "thread", "turn", "unawaited")
+    __slots__ = (
+        "_starting",
+        "_suspended",
+        "_watch",
+        "budget",
+        "busy",
+        "default_pool",
+        "depth",
+        "loop",
+        "mailbox",
+        "thread",
+        "turn",
+        "unawaited",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.thread = get_ident()
+        self.thread = threading.get_ident()
         self.turn = TURN  # nanoseconds; below zero the loop has to go round before more may run in place
         self.budget = StallBudget(monotonic_ns())
         self.mailbox: Mailbox[Letter] = Mailbox(loop, self._deliver)
@@ -65,6 +99,8 @@ class Home:
         self.busy: set[Pool] = set()  # pools with threadlets that are not final
         self.unawaited = 0  # when the last plain function in place was started, until it is awaited: tells fan-out
         self.depth = 0  # how many coroutines take their first steps inside each other
+        self._starting: Threadlet[Any] | None = None  # the coroutine threadlet that takes its first step
+        self._suspended: dict[asyncio.Task[Any], Threadlet[Any]] = {}
         self._watch = self._until_shutdown()
         try:
             self._watch.__anext__().send(None)
@@ -112,16 +148,16 @@ class Home:
         if learner.watch:
             learner.watch -= 1
             before = switches()
-        token = current.set(handle)
-        _set_running_loop(None)
+        outer, here.running = here.running, handle
+        set_running_loop(None)
         failure = None
         try:
             value = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
         except BaseException as error:
             failure = error
         now = monotonic_ns()
-        _set_running_loop(self.loop)
-        current.reset(token)
+        set_running_loop(self.loop)
+        here.running = outer
         spent = now - started
         self.turn -= spent + TOLL
         definition.in_place += 1
@@ -148,25 +184,20 @@ class Home:
     ) -> None:
         """Let a coroutine take its first step here and now, as a task of its own, in a copy of the current context."""
         definition = handle.entrypoint
-        token = None
-        if context is None:
-            token = current.set(handle)
-        else:
-            context.run(current.set, handle)
+        outer, self._starting = self._starting, handle
         self.depth += 1
         failure = None
         try:
-            coroutine = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
-            task = start_task(coroutine, loop=self.loop, name=definition.name, context=context, eager_start=True)
+            handle._task = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
+            task = start_task(handle._task, loop=self.loop, name=definition.name, context=context, eager_start=True)
             finished = task.done()
             if finished:
                 value = task.result()
         except BaseException as error:
             failure = error
+        self._starting = outer
         self.depth -= 1
         self.turn -= STEP_TOLL
-        if token is not None:
-            current.reset(token)
         definition.in_place += 1
         if failure is not None:
             self._fail_in_place(handle, failure)
@@ -187,6 +218,7 @@ class Home:
         """Let a coroutine that could not finish in place go on as the task that it is."""
         handle._move(State.MISSED)
         handle._task = task
+        self._suspended[task] = handle
         handle._arrived = handle._arrived or monotonic_ns()
         handle._marks |= MISSED
         handle.entrypoint.missed += 1
@@ -195,7 +227,17 @@ class Home:
         if handle._marks & ASKED:
             task.cancel(handle._value)
 
+    def current(self) -> Threadlet[Any] | None:
+        """Return the threadlet whose coroutine runs now."""
+        task = asyncio.current_task(self.loop)
+        handle = None if task is None else self._suspended.get(task)
+        if handle is None and task is not None and self._starting is not None:
+            # In its first step, when its task is still being made; or in that of a task which it has started eagerly.
+            handle = self._starting if self._starting._task is coroutine_of(task) else None
+        return handle
+
     def _end_task(self, handle: Threadlet[Any], task: asyncio.Task[Any]) -> None:
+        del self._suspended[task]
         try:
             state, value = DONE, task.result()
         except BaseException as error:
@@ -221,7 +263,7 @@ class Home:
             switched = switches()
         handle._move(RUNNING)
         context = cast(Context, handle._context)
-        context.run(current.set, handle)
+        here.running = handle
         before = context.copy()
         started = monotonic_ns()
         try:
@@ -230,6 +272,7 @@ class Home:
         except BaseException as error:
             state, value = FAILED, error
         spent = monotonic_ns() - started
+        here.running = None
         blocked, _ = _evidence(switched)
         if not self.mailbox.post((handle, state, value, _changes(before, context), spent, blocked)):
             logger.debug("%r ended on a worker after its event loop had been closed", handle)
@@ -292,19 +335,19 @@ def run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[st
 
     Thread: any.
     """
-    outer = current.get()
+    outer = here.running
     if definition.is_coroutine or (definition.contract.affinity == "home" and not _at_home(outer)):
         why = "is a coroutine function" if definition.is_coroutine else "may only run on the event loop's thread"
         raise NoRunningLoop(
             f"{definition.name}() {why}, and no event loop runs here: await it in a coroutine, "
             f"or call the function itself, {definition.name}.function(...)"
         )
-    handle: Threadlet[Any] = Threadlet(
+    handle: Threadlet[Any] = make_threadlet(
         definition, None, definition.priority, definition.tags, RUNNING, monotonic_ns()
     )
     handle._marks = HERE
     call = partial(definition.function, *args, **kwargs)
-    token = current.set(handle)
+    here.running = handle
     try:
         if definition.contract.affinity.startswith("one"):
             value = definition.workers.call(partial(copy_context().run, call))
@@ -318,13 +361,13 @@ def run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[st
     except BaseException as error:
         handle._finish(FAILED, Failure(as_awaitable(error, definition.name), definition.name, None))
     finally:
-        current.reset(token)
+        here.running = outer
     return handle
 
 
 def _at_home(outer: Threadlet[Any] | None) -> bool:
     """Say whether this is the thread of a loop whose threadlet, in place, is the caller."""
-    return outer is not None and outer.pool is not None and outer.pool._home.thread == get_ident()
+    return outer is not None and outer.pool is not None and outer.pool._home.thread == threading.get_ident()
 
 
 def _evidence(before: tuple[int, int] | None) -> tuple[bool | None, bool]:

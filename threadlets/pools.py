@@ -10,19 +10,18 @@ pool's own books are in order, since that code may use the pool.
 
 from __future__ import annotations
 
-import asyncio
-from asyncio import AbstractEventLoop, Future, get_running_loop
+from asyncio import AbstractEventLoop, Future, Task, get_running_loop
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass
 from time import monotonic_ns
 from types import TracebackType
-from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, overload
+from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from .definitions import Definition, Prepared, check_priority, check_tags, resolve
 from .errors import NoRunningLoop, PoolClosed, PoolFull, Shed, WrongLoop
-from .handles import ABANDONED, ADMITTED, ASKED, AT_WORKER, CANCELLED, DONE, FAILED, LISTED, Threadlet
+from .handles import ABANDONED, ADMITTED, ASKED, AT_WORKER, CANCELLED, DONE, FAILED, LISTED, Threadlet, make_threadlet
 from .homes import DEPTH, Home, home_of
 from .lifecycles import STEPS, State
 from .outcomes import Failure
@@ -30,6 +29,7 @@ from .placements import TURN
 from .queues import Index, PriorityQueue
 from .scopes import Scope
 from .selections import Selection
+from .tasks import running_loop
 from .throttles import Throttle
 from .workers import WorkerGroup
 
@@ -38,8 +38,7 @@ __all__ = ["Pool", "PoolStatistics", "default_pool"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_get_running_loop = asyncio._get_running_loop
-QUEUED, RUNNING = State.QUEUED, State.RUNNING
+QUEUED, RUNNING, MISSED = State.QUEUED, State.RUNNING, State.MISSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +205,7 @@ class Pool:
         else:
             own, kwargs = resolve(function, args)
             definition, args = own.definition, own.args
-        if self._home is None or self._home.loop is not _get_running_loop():
+        if self._home is None or self._home.loop is not running_loop():
             self._bind()
         return self._begin(
             definition,
@@ -227,22 +226,22 @@ class Pool:
         home = self._home
         if self._direct and home.turn >= 0 and home.depth < DEPTH:
             if definition.is_coroutine:
-                handle = Threadlet(definition, self, priority, tags, RUNNING, 0)
+                handle = make_threadlet(definition, self, priority, tags, RUNNING, 0)
                 home.start_coroutine(handle, args, kwargs)
                 return handle
             now = monotonic_ns()
             if definition.learner.in_place:
-                handle = Threadlet(definition, self, priority, tags, RUNNING, now)
+                handle = make_threadlet(definition, self, priority, tags, RUNNING, now)
                 home.run_in_place(handle, args, kwargs, now)
             else:
-                handle = Threadlet(definition, self, priority, tags, QUEUED, now)
+                handle = make_threadlet(definition, self, priority, tags, QUEUED, now)
                 handle._keep(args, kwargs, copy_context())
                 home.send_to_worker(handle)
             return handle
         if self._closed:
             raise PoolClosed(f"{self!r} takes no more work: start it before the pool is closed, or in another pool")
         now = self._latest = max(self._latest + 1, monotonic_ns())  # unique, so that the queue can go by it
-        handle = Threadlet(definition, self, priority, tags, QUEUED, now)
+        handle = make_threadlet(definition, self, priority, tags, QUEUED, now)
         handle._keep(args, kwargs, copy_context())
         if self._capacity is not None and len(self._index) >= self._capacity and not self._make_room(priority):
             self._drop(handle)
@@ -457,9 +456,8 @@ class Pool:
 
     def _cancel(self, handle: Threadlet[Any], reason: object) -> bool:
         """Cancel a threadlet that is not final, in whatever state it is."""
-        task = handle._task
-        if task is not None:
-            return task.cancel(reason)
+        if handle._state is MISSED:
+            return cast("Task[Any]", handle._task).cancel(reason)
         if handle._state is QUEUED:
             queue = handle.entrypoint.workers if handle._marks & AT_WORKER else self._queue
             if queue.remove(handle):

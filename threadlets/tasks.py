@@ -17,7 +17,8 @@ A cancel between 2 and 3 arrives as ``_Started.throw(CancelledError)``. A plain 
 waits for; so that is done, and the future handed over (``test_cancel_right_after_start``). If that future refuses, the
 coroutine gets the CancelledError itself when the future is done, as in a plain task that has ``_must_cancel`` set.
 
-Assumes: ``asyncio.tasks._enter_task`` and ``_leave_task`` (3.7 and later), which third-party event loops use too.
+Assumes: ``asyncio.tasks._enter_task`` and ``_leave_task`` (3.7 and later), which third-party event loops use too;
+``asyncio._get_running_loop`` and ``_set_running_loop``, which are in asyncio's ``__all__`` for the use of event loops.
 """
 
 from __future__ import annotations
@@ -28,14 +29,21 @@ from collections.abc import Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar, cast
 
-__all__ = ["start_task"]
+__all__ = ["coroutine_of", "running_loop", "set_running_loop", "start_task"]
 
 T = TypeVar("T")
+
+running_loop = asyncio._get_running_loop  # None where none runs
+set_running_loop = asyncio._set_running_loop
 
 if sys.version_info >= (3, 12):
     # start_task(coroutine, loop=loop, name=name, context=context, eager_start=True): no function around it, which would
     # cost as much as everything else that is done for a coroutine in place.
     start_task = asyncio.Task
+
+    def coroutine_of(task: asyncio.Task[Any]) -> Any:
+        """Return the coroutine that a task drives."""
+        return task.get_coro()
 
 else:
     from asyncio.tasks import _enter_task, _leave_task  # type: ignore[attr-defined]
@@ -71,6 +79,11 @@ else:
             raise error
         task.add_done_callback(_retrieve)  # whoever has the handle sees the exception; the task need not complain
         return _Finished(error)
+
+    def coroutine_of(task: asyncio.Task[Any]) -> Any:
+        """Return the coroutine that a task drives."""
+        coroutine = task.get_coro()
+        return coroutine._coroutine if isinstance(coroutine, _Started) else coroutine
 
     class _Finished(Generic[T]):
         """How a coroutine ended that did so in its first step; its task will be done in the next round."""
