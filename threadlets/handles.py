@@ -37,6 +37,7 @@ MISSED = 4  # it started in place and could not finish there
 ASKED = 8  # its running function was asked to stop
 ABANDONED = 16  # ... and nobody waits for that
 AT_WORKER = 32  # it was handed to its worker group
+WAITED = 512  # it has done callbacks
 HERE = 256  # it ran where no event loop runs
 CHANGED = 64  # it has set context variables, which whoever awaits it is to see
 KEPT = 128  # it was not to end within the step that starts it, so it keeps what is needed to run later
@@ -76,7 +77,7 @@ class Threadlet(Generic[T]):
     _marks: int
     _asyncio_future_blocking: bool
     _value: Any  # final: the result, the Failure, or the reason of the cancel; before: that reason
-    _callbacks: list[tuple[Callable[[Threadlet[T]], object], Context]] | None
+    _callbacks: list[tuple[Callable[[Threadlet[T]], object], Context]]  # set if WAITED
     _task: Any  # a coroutine threadlet's coroutine during its first step, its task after that
     _args: tuple[Any, ...]
     _kwargs: dict[str, Any] | None
@@ -214,14 +215,15 @@ class Threadlet(Generic[T]):
         if self._state in FINAL:
             loop = get_running_loop() if self.pool is None else self.pool.get_loop()
             loop.call_soon(callback, self, context=context)
-        elif self._callbacks is None:
-            self._callbacks = [(callback, context)]
-        else:
+        elif self._marks & WAITED:
             self._callbacks.append((callback, context))
+        else:
+            self._callbacks = [(callback, context)]
+            self._marks |= WAITED
 
     def remove_done_callback(self, callback: Callable[[Threadlet[T]], object]) -> int:
         """Take every occurrence of a callback out, and return how many there were."""
-        if not self._callbacks:
+        if not self._marks & WAITED:
             return 0
         kept = [entry for entry in self._callbacks if entry[0] != callback]
         removed = len(self._callbacks) - len(kept)
@@ -266,35 +268,27 @@ class Threadlet(Generic[T]):
         self.pool._home.run_on_worker(self)
 
     def _move(self, state: State) -> None:
-        """Take a step of the lifecycle; but for ``_finish_in_place``, no other code writes ``_state``."""
+        """Take a step of the lifecycle; no other code writes ``_state``, but for the two places in homes.py where a
+threadlet that has no marks becomes done within the step that started it."""
         if state not in STEPS[self._state]:
             step(self._state, state)
         self._state = state
-
-    def _finish_in_place(self, value: Any) -> None:
-        """Become done within the step that started it: the shortest life, and the most frequent one."""
-        self._state = DONE  # from running: see lifecycles.STEPS
-        self._value = value
-        if self._callbacks:
-            self._call_back()
 
     def _finish(self, state: State, value: Any) -> None:
         """Become final, drop what only a run needs, and have the callbacks called."""
         self._move(state)
         self._value = value
         self._task = None
-        if self._callbacks:
-            self._call_back()
+        if self._marks & WAITED:
+            self._marks &= ~WAITED
+            callbacks, self._callbacks = self._callbacks, []
+            loop = self.get_loop()
+            for callback, context in callbacks:
+                loop.call_soon(callback, self, context=context)
         if self._marks & KEPT:
             dropped = self._args, self._kwargs, self._context
             self._args, self._kwargs, self._context = (), None, None
             del dropped  # last: a __del__ among the arguments may run any code
-
-    def _call_back(self) -> None:
-        callbacks, self._callbacks = self._callbacks, None
-        loop = self.get_loop()
-        for callback, context in callbacks or ():
-            loop.call_soon(callback, self, context=context)
 
     def _retrieve(self) -> BaseException:
         """Return the exception, and note that somebody has seen it."""
@@ -325,7 +319,7 @@ def make_threadlet(
 ) -> Threadlet[T]:
     """Make a handle. A function and not ``__init__``, which would cost 50 ns more; this is most of a call's price.
 
-    What ``_keep`` sets is not needed where a call ends within the step that starts it.
+    Attributes that only some calls need are set when they do; a mark tells: WAITED, KEPT, ASKED.
     """
     handle: Threadlet[T] = Threadlet()
     handle.entrypoint = definition
@@ -336,7 +330,4 @@ def make_threadlet(
     handle._arrived = arrived
     handle._asyncio_future_blocking = False
     handle._marks = 0
-    handle._value = None
-    handle._callbacks = None
-    handle._task = None
     return handle

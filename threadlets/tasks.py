@@ -37,7 +37,7 @@ running_loop = asyncio._get_running_loop  # None where none runs
 set_running_loop = asyncio._set_running_loop
 
 if sys.version_info >= (3, 12):
-    # start_task(coroutine, loop=loop, name=name, context=context, eager_start=True): no function around it, which would
+    # start_task(coroutine, loop=loop, context=context, eager_start=True): no function around it, which would
     # cost as much as everything else that is done for a coroutine in place.
     start_task = asyncio.Task
 
@@ -52,7 +52,6 @@ else:
         coroutine: Coroutine[Any, Any, T],
         *,
         loop: asyncio.AbstractEventLoop,
-        name: str,
         context: Context | None = None,
         eager_start: bool,
     ) -> asyncio.Task[T] | _Finished[T]:
@@ -60,7 +59,7 @@ else:
         if context is None:
             context = copy_context()
         started = _Started(coroutine)
-        task: asyncio.Task[T] = asyncio.Task(started, loop=loop, name=name, context=context)
+        task: asyncio.Task[T] = asyncio.Task(started, loop=loop, context=context)
         outer = asyncio.current_task(loop)
         if outer is not None:
             _leave_task(loop, outer)
@@ -77,7 +76,8 @@ else:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             started.error = asyncio.CancelledError()  # it is raised here and now; the loop need not raise it again
             raise error
-        task.add_done_callback(_retrieve)  # whoever has the handle sees the exception; the task need not complain
+        if not isinstance(error, StopIteration):
+            task.add_done_callback(_retrieve)  # whoever has the handle sees the exception; the task need not complain
         return _Finished(error)
 
     def coroutine_of(task: asyncio.Task[Any]) -> Any:
