@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
@@ -42,6 +43,8 @@ try:
     from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
     from starlette.types import Receive, Scope, Send
+
+    from threadlets import Entrypoint, threadlet
 except ModuleNotFoundError as missing:
     sys.exit(f"the package {str(missing.name).partition('.')[0]!r} is missing: pip install 'threadlets[demo]'")
 
@@ -75,8 +78,6 @@ def to_thread(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
 
 def as_threadlet(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
     """Make it a threadlet: in place while it is quick, on a thread when it is not."""
-    from threadlets import threadlet
-
     return threadlet(function)
 
 
@@ -185,9 +186,17 @@ def make_app(folder: Folder, index: Index, mode: str, started: Callable[[], None
             "timeline_ms": [seconds * 1000 for seconds in timeline(stalls, since, until, SLICES)],
         }
         loop = type(asyncio.get_running_loop())
-        return JSONResponse(
-            {"mode": mode, "loop": f"{loop.__module__}.{loop.__qualname__}", "since": since, "until": until, "lag": lag}
-        )
+        found = {
+            "mode": mode,
+            "loop": f"{loop.__module__}.{loop.__qualname__}",
+            "since": since,
+            "until": until,
+            "lag": lag,
+        }
+        for call in (find, read, search, ask):
+            if isinstance(call, Entrypoint):  # where its calls have run since the start
+                found[call.name] = asdict(call.statistics())
+        return JSONResponse(found)
 
     async def refused(request: Request, error: Exception) -> Response:
         number = error.errno if isinstance(error, OSError) else None
@@ -268,9 +277,8 @@ def main() -> None:
     options = parser.parse_args()
     if not 0 <= options.port <= 65535:
         parser.error(f"a port is a number from 0 to 65535, not {options.port}")
-    for package, wanted in [("threadlets", options.mode == "threadlets"), ("uvloop", options.loop == "uvloop")]:
-        if wanted and find_spec(package) is None:
-            fail(f"the package {package!r} is missing: pip install 'threadlets[demo]'")
+    if options.loop == "uvloop" and find_spec("uvloop") is None:
+        fail("the package 'uvloop' is missing: pip install 'threadlets[demo]'")
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it like Ctrl-C: with the index deleted
     folder = open_folder(options.folder)

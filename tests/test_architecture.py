@@ -24,7 +24,7 @@ LINES = {
     "words": "errors contracts outcomes events",
     "rules": "lifecycles queues throttles placements chains topology",
     "machinery": "syscalls mailboxes workers takeover loops cancellation locks tasks",
-    "doors": "regions files definitions handles homes selections scopes pools entrypoints telemetry monitor cli",
+    "doors": "regions files definitions handles homes selections scopes admissions pools entrypoints telemetry monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",
 }
@@ -47,8 +47,7 @@ NOT_IN_RULES = {"asyncio", "threading", "time", "os", "socket", "select", "selec
 PRIVATE = {
     "threadlets/takeover.py": {"_enter_task", "_leave_task", "_set_running_loop"},
     "threadlets/loops.py": {"_enter_task", "_leave_task", "_set_running_loop"},
-    "threadlets/tasks.py": {"_enter_task", "_leave_task"},
-    "threadlets/homes.py": {"_set_running_loop"},
+    "threadlets/tasks.py": {"_enter_task", "_get_running_loop", "_leave_task", "_set_running_loop"},
     "adapters/uvloop.py": {"_enter_task", "_leave_task", "_set_running_loop"},
 }
 

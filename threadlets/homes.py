@@ -348,9 +348,8 @@ def run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[st
             f"or call the function itself, {definition.name}.function(...)"
         )
     handle: Threadlet[Any] = make_threadlet(
-        definition, None, definition.priority, definition.tags, RUNNING, monotonic_ns()
+        definition, None, definition.priority, definition.tags, RUNNING, monotonic_ns(), HERE
     )
-    handle._marks = HERE
     call = partial(definition.function, *args, **kwargs)
     here.running = handle
     try:
