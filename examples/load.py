@@ -165,7 +165,7 @@ class Load:
         if answer.status != 200:
             measured.wrong(f"{ask.path}: status {answer.status}")
         elif answer.length != self._lengths[position]:
-            measured.wrong(f"{ask.path}: {answer.length} bytes, {self._lengths[position]} expected")
+            measured.wrong(f"{ask.path}: {answer.length} bytes, and {self._lengths[position]} before (has it changed?)")
         else:
             measured.answered += measured.since <= now <= measured.until
             if sent >= measured.since:

@@ -71,15 +71,16 @@ def _throughput(axes: Axes, results: Sequence[Result]) -> None:
     axes.set_title("Requests per second (more is better)")
     highest = max(result.per_second.high for result in results) or 1.0
     for place, (result, colour) in enumerate(zip(results, COLOURS, strict=False)):
-        value = result.per_second.value
-        axes.barh(place, value, height=0.6, color=colour)
+        axes.barh(place, result.per_second.value, height=0.6, color=colour)
         dots = [found.per_second for found in result.rounds]
         axes.plot(dots, [place] * len(dots), "o", color="white", markeredgecolor=INK, markersize=5, clip_on=False)
-        axes.text(result.per_second.high + highest * 0.03, place, number(value), va="center", fontweight="bold")
-    axes.set_yticks(range(len(results)), [result.name for result in results])
+    labels = [f"{result.name}\n{number(result.per_second.value)}" for result in results]
+    axes.set_yticks(range(len(results)), labels, fontweight="bold")
+    for label, colour in zip(axes.get_yticklabels(), COLOURS, strict=False):
+        label.set_color(colour)
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
-    axes.set_xlim(0, highest * 1.2)
+    axes.set_xlim(0, highest * 1.05)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("bar: median; dots: each round")
 
@@ -96,6 +97,7 @@ def _latencies(axes: Axes, results: Sequence[Result]) -> None:
             axes.plot([_stretched(share) for share in shares], values, color=colour, linewidth=2.2)
             ends.append((values[-1], name, colour))
     axes.set_yscale("log")
+    axes.set_ylim(bottom=0.5 * min(percentile(latencies, 0.1) for _, _, latencies in curves))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_ylabel("milliseconds")
     axes.set_xticks([_stretched(share) for share in TICKS], [f"{share * 100:g} %" for share in TICKS])

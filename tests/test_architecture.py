@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The house, ground floor first. A module may import those of earlier lines.
 LINES = {
-    "words": "errors contracts outcomes events",
+    "words": "errors contracts outcomes snapshots events",
     "rules": "lifecycles queues throttles placements chains topology",
     "machinery": "syscalls mailboxes workers takeover loops cancellation locks tasks",
-    "doors": "regions files definitions handles homes selections scopes admissions pools entrypoints telemetry monitor cli",
+    "doors": "regions files definitions handles homes maps selections scopes admissions pools entrypoints telemetry monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",
 }

@@ -13,12 +13,12 @@ True
 
 from . import errors
 from .contracts import Contract
-from .definitions import EntrypointStatistics
 from .entrypoints import Call, Entrypoint, threadlet
 from .handles import Threadlet
 from .homes import current_threadlet
-from .pools import Pool, PoolStatistics
+from .pools import Pool
 from .selections import Selection
+from .snapshots import EntrypointStatistics, PoolStatistics
 from .throttles import Concurrency
 
 __all__ = [

@@ -1,11 +1,11 @@
 """Which threadlet of a pool may start, and the books of those that are not final: what ``Pool`` is built on.
 
-A threadlet is *queued* until every throttle agrees that it may start; it is then *admitted*, and the loop's ``Home`` runs
-it. The pool is told when it has ended, and looks whether another may start. Everything here happens on the loop's thread
-and takes no lock.
+A threadlet is *queued* until every throttle agrees that it may start; it is then *admitted*, and the loop's ``Home``
+runs it. The pool is told when it has ended, and looks whether another may start. Everything here happens on the loop's
+thread and takes no lock.
 
-Invariants: see ``_check()``. What may run code of the user's - callbacks, ``__del__`` of an argument, a coroutine's first
-step - is called when the pool's own books are in order, since that code may use the pool.
+Invariants: see ``_check()``. What may run code of the user's - callbacks, ``__del__`` of an argument, a coroutine's
+first step - is called when the pool's own books are in order, since that code may use the pool.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Admission:
             handle._marks |= LISTED
             self._index.add(handle, handle.entrypoint, handle._tags)
             if len(self._index) == 1:
-                self._home.busy.add(self)
+                self._home.busy.add(self)  # type: ignore[arg-type]  # an Admission is a Pool
 
     def _ready(self) -> bool:
         """Say whether one more may start; if not, have the pump woken when that changes."""

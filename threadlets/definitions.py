@@ -6,46 +6,19 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Generic, TypeVar
 
 from .contracts import Contract
 from .placements import Fixed, Learner
+from .snapshots import EntrypointStatistics
 from .workers import WorkerGroup, named_group, shared_group
 
-__all__ = ["Definition", "EntrypointStatistics", "Prepared", "check_priority", "check_tags", "resolve"]
+__all__ = ["Definition", "Prepared", "check_priority", "check_tags", "resolve"]
 
 T = TypeVar("T")
 
 NO_TAGS: frozenset[Hashable] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class EntrypointStatistics:
-    """What one entrypoint has done so far.
-
-    Attributes:
-        in_place: Calls of a plain function that ran in place, or first steps of a coroutine.
-        on_workers: Calls of a plain function that ran on a worker thread.
-        missed: Coroutines that were suspended and went on later.
-        failed: Calls that ended with an exception.
-        cancelled: Calls that were cancelled.
-        seconds_in_place: What the calls in place took the event loop, in seconds.
-        seconds_on_workers: What the calls on workers took these, in seconds.
-        overdrafts: How often it was sent back to the workers because its calls in place took too long.
-        placement: Where the next call will run: ``"in place"`` or ``"worker"``.
-    """
-
-    in_place: int
-    on_workers: int
-    missed: int
-    failed: int
-    cancelled: int
-    seconds_in_place: float
-    seconds_on_workers: float
-    overdrafts: int
-    placement: str
 
 
 class Definition(Generic[T]):
@@ -93,14 +66,16 @@ class Definition(Generic[T]):
 
 
 def _is_coroutine_function(function: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def _check_function(function: Callable[..., Any]) -> None:
     if not callable(function):
         raise TypeError(f"a threadlet is made from a function, not from {function!r}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(f"{function!r} is a generator function: a threadlet has one result; return a list, or use a Pool")
+        raise TypeError(
+            f"{function!r} is a generator function: a threadlet has one result; return a list, or use a Pool"
+        )
 
 
 def _check_contract(contract: Contract | None) -> Contract:

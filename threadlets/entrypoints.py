@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import functools
+import threading
+from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Hashable, Iterable
+from contextvars import copy_context
+from time import monotonic_ns
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from .contracts import Contract
 from .definitions import Definition, Prepared, check_priority, check_tags
-from .handles import Threadlet
-from .homes import run_here
+from .errors import NoRunningLoop
+from .handles import CANCELLED, DONE, FAILED, HERE, Threadlet, make_threadlet
+from .homes import EXITS, here
+from .lifecycles import State
+from .outcomes import Failure, as_awaitable
 from .pools import Pool, default_pool
 from .tasks import running_loop
 
@@ -22,12 +29,11 @@ T_co = TypeVar("T_co", covariant=True)
 S = TypeVar("S")
 
 
-
 class Entrypoint(Definition[T], Generic[P, T]):
     """A function decorated with ``@threadlet``: calling it starts it and returns its ``Threadlet``.
 
-    Thread: any. On a thread where no event loop runs, a plain function runs right there, and its handle is final when the
-    call returns; a coroutine function raises ``NoRunningLoop``.
+    Thread: any. On a thread where no event loop runs, a plain function runs right there, and its handle is final when
+    the call returns; a coroutine function raises ``NoRunningLoop``.
 
     Attributes:
         function: The function as it was, to call without any of this.
@@ -57,7 +63,7 @@ class Entrypoint(Definition[T], Generic[P, T]):
         """Start the function, in the default pool of the running loop."""
         loop = running_loop()
         if loop is None:
-            return run_here(self, args, kwargs)
+            return _run_here(self, args, kwargs)
         try:
             pool = loop._threadlets_home.default_pool  # type: ignore[attr-defined]  # see homes.home_of
         except AttributeError:
@@ -103,7 +109,7 @@ class Entrypoint(Definition[T], Generic[P, T]):
 
 
 class Call(Prepared[T], Generic[P, T]):
-    """An entrypoint with something of its next call settled: the object it is a method of, or options of ``using()``."""
+    """An entrypoint with part of its next call settled: the object it is a method of, or options of ``using()``."""
 
     __slots__ = ("pool",)
 
@@ -118,7 +124,7 @@ class Call(Prepared[T], Generic[P, T]):
         else:
             loop = running_loop()
             if loop is None:
-                return run_here(self.definition, all_args, kwargs)
+                return _run_here(self.definition, all_args, kwargs)
             pool = default_pool(loop)
         return pool._begin(self.definition, all_args, kwargs, self.priority, self.tags)
 
@@ -185,3 +191,47 @@ def threadlet(
     """
     make = functools.partial(Entrypoint[Any, Any], contract=contract, priority=priority, tags=tags)
     return make if function is None else make(function)
+
+
+def _run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Threadlet[Any]:
+    """Call a plain function on this thread, where no event loop runs: in a worker, in another function, in a script.
+
+    There is nothing that blocking would stall, so it runs to its end, and the handle returned is final.
+
+    Raises:
+        NoRunningLoop: For a coroutine function, and for ``affinity="home"`` on another thread than the loop's.
+
+    Thread: any.
+    """
+    outer = here.running
+    if definition.is_coroutine or (definition.contract.affinity == "home" and not _at_home(outer)):
+        why = "is a coroutine function" if definition.is_coroutine else "may only run on the event loop's thread"
+        raise NoRunningLoop(
+            f"{definition.name}() {why}, and no event loop runs here: await it in a coroutine, "
+            f"or call the function itself, {definition.name}.function(...)"
+        )
+    handle: Threadlet[Any] = make_threadlet(
+        definition, None, definition.priority, definition.tags, State.RUNNING, monotonic_ns(), HERE
+    )
+    call = functools.partial(definition.function, *args, **kwargs)
+    here.running = handle
+    try:
+        if definition.contract.affinity.startswith("one"):
+            value = definition.workers.call(functools.partial(copy_context().run, call))
+        else:
+            value = call()
+        handle._finish(DONE, value)
+    except EXITS:
+        raise
+    except CancelledError as error:
+        handle._finish(CANCELLED, error.args[0] if error.args else None)
+    except BaseException as error:
+        handle._finish(FAILED, Failure(as_awaitable(error, definition.name), definition.name, None))
+    finally:
+        here.running = outer
+    return handle
+
+
+def _at_home(outer: Threadlet[Any] | None) -> bool:
+    """Say whether this is the thread of a loop whose threadlet, in place, is the caller."""
+    return outer is not None and outer.pool is not None and outer.pool._home.thread == threading.get_ident()

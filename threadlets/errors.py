@@ -45,7 +45,7 @@ class Shed(ThreadletError):
 
 
 class IllegalTransition(ThreadletError, RuntimeError):
-    """Raised when a threadlet is moved between two states that the lifecycle does not connect: a bug in this library."""
+    """Raised when a threadlet is to take a step that its lifecycle does not have: a bug in this library."""
 
 
 class ContractViolation(RuntimeWarning):

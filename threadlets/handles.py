@@ -1,15 +1,15 @@
 """The handle of one call: future-like, awaitable any number of times, and lean.
 
-Why not a subclass of ``asyncio.Future``: making one costs 1.2-1.8 us, this 0.2; and a pool may hold a million of them that
-have not started. So this class has the protocol that asyncio asks of a future (``asyncio.isfuture`` is true of it) and
-makes no ``Future`` of its own.
+Why not a subclass of ``asyncio.Future``: making one costs 1.2-1.8 us, this 0.2; and a pool may hold a million of them
+that have not started. So this class has the protocol that asyncio asks of a future (``asyncio.isfuture`` is true of it)
+and makes no ``Future`` of its own.
 
-All state is written on the loop's thread, through ``_move``; a worker writes only the step to "running".
+All of it is written on the loop's thread; a worker only takes the step to "running".
 """
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, CancelledError, InvalidStateError, Task, get_running_loop
+from asyncio import AbstractEventLoop, CancelledError, InvalidStateError, get_running_loop
 from collections.abc import Callable, Generator, Hashable
 from contextvars import Context, ContextVar, copy_context
 from time import monotonic_ns
@@ -22,6 +22,7 @@ from .outcomes import Failure
 from .placements import TURN
 
 if TYPE_CHECKING:
+    from .admissions import Admission
     from .pools import Pool
 
 __all__ = ["Threadlet", "make_threadlet"]
@@ -41,6 +42,7 @@ WAITED = 512  # it has done callbacks
 HERE = 256  # it ran where no event loop runs
 CHANGED = 64  # it has set context variables, which whoever awaits it is to see
 KEPT = 128  # it was not to end within the step that starts it, so it keeps what is needed to run later
+
 
 class Threadlet(Generic[T]):
     """One call of an entrypoint. Made by calling one, or by ``Pool.start``; not by hand.
@@ -190,10 +192,10 @@ class Threadlet(Generic[T]):
     def cancel(self, reason: object = None) -> bool:
         """Ask it to stop; False if it is final already.
 
-        Queued: it never runs. Suspended: ``CancelledError`` is raised at its await. A plain function that runs on a worker
-        runs on to its end, and then its result is dropped; with ``Contract(cancel="abandon")`` nobody waits for that.
-        ``cancelled()`` becomes true when the code has stopped. An exception that the function raises is kept: it then
-        ends as failed.
+        Queued: it never runs. Suspended: ``CancelledError`` is raised at its await. A plain function that runs on a
+        worker runs on to its end, and then its result is dropped; with ``Contract(cancel="abandon")`` nobody waits for
+        that. ``cancelled()`` becomes true when the code has stopped. An exception that the function raises is kept: it
+        then ends as failed.
 
         Args:
             reason: Becomes the argument of the ``CancelledError``.
@@ -202,9 +204,7 @@ class Threadlet(Generic[T]):
             return False
         return self.pool._cancel(self, reason)
 
-    def add_done_callback(
-        self, callback: Callable[[Threadlet[T]], object], *, context: Context | None = None
-    ) -> None:
+    def add_done_callback(self, callback: Callable[[Threadlet[T]], object], *, context: Context | None = None) -> None:
         """Call ``callback(self)`` from the loop, soon after it is final; at once "soon" if it is so already.
 
         Raises:
@@ -245,7 +245,7 @@ class Threadlet(Generic[T]):
                 # Its task can be awaited as it is. That calls the task's done callbacks in order, and the first of them
                 # is the pool's, so this handle is final before the awaiter goes on.
                 try:
-                    return (yield from self._task)
+                    return (yield from self._task)  # type: ignore[no-any-return]
                 finally:
                     if self._state is FAILED:
                         self._retrieve()
@@ -268,8 +268,11 @@ class Threadlet(Generic[T]):
         self.pool._home.run_on_worker(self)
 
     def _move(self, state: State) -> None:
-        """Take a step of the lifecycle; no other code writes ``_state``, but for the two places in homes.py where a
-threadlet that has no marks becomes done within the step that started it."""
+        """Take a step of the lifecycle.
+
+        No other code writes ``_state``, but for two places in homes.py: there a threadlet that has no marks becomes
+        done within the step that started it.
+        """
         if state not in STEPS[self._state]:
             step(self._state, state)
         self._state = state
@@ -311,7 +314,7 @@ threadlet that has no marks becomes done within the step that started it."""
 
 def make_threadlet(
     definition: Definition[T],
-    pool: Pool | None,
+    pool: Admission | None,
     priority: float,
     tags: frozenset[Hashable],
     state: State,
@@ -324,7 +327,7 @@ def make_threadlet(
     """
     handle: Threadlet[T] = Threadlet()
     handle.entrypoint = definition
-    handle.pool = pool
+    handle.pool = pool  # type: ignore[assignment]  # an Admission is a Pool
     handle._priority = priority
     handle._tags = tags
     handle._state = state

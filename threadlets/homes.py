@@ -3,40 +3,53 @@
 A pool decides which threadlet may start and when; its loop's ``Home`` then takes one of three roads:
 
 - a plain function in place: called here and now, with no running loop to be seen, as on a worker;
-- a coroutine in place: its first step here and now, as a task of its own; suspended, it has *missed* and goes on as any task;
+- a coroutine in place: its first step here and now, as a task of its own; suspended, it has *missed*, and goes on as
+  any task does;
 - a plain function on a worker, in a copy of its caller's context; the outcome comes back through the mailbox.
 
-What runs in place is bounded twice, or it would starve the loop: coroutines nest ``DEPTH`` deep at most, and a ``Turn``
+What runs in place is bounded twice, or it would starve the loop: coroutines nest ``DEPTH`` deep at most, and ``TURN``
 says how long the loop may be kept from going round. Beyond either, a start goes through the pool's queue.
-
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
+import traceback
+import warnings
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, ContextVar
 from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, cast
 
 from .definitions import Definition
-from .errors import NoRunningLoop
-from .handles import ABANDONED, ASKED, AT_WORKER, CANCELLED, CHANGED, DONE, FAILED, HERE, MISSED, Threadlet, make_threadlet
+from .errors import ContractViolation
+from .handles import (
+    ABANDONED,
+    ASKED,
+    AT_WORKER,
+    CANCELLED,
+    CHANGED,
+    DONE,
+    FAILED,
+    MISSED,
+    Threadlet,
+)
 from .lifecycles import State
 from .mailboxes import Mailbox
 from .outcomes import Failure, as_awaitable
 from .placements import STEP_TOLL, TOLL, TURN, StallBudget
-from .syscalls import switches
+from .syscalls import evidence, switches
 from .tasks import coroutine_of, running_loop, set_running_loop, start_task
 
 if TYPE_CHECKING:
     from .pools import Pool
 
-__all__ = ["Home", "current_threadlet", "home_of", "run_here"]
+__all__ = ["Home", "current_threadlet", "here", "home_of"]
 
 logger = logging.getLogger("threadlets")
 
@@ -80,6 +93,7 @@ class Home:
         "_watch",
         "budget",
         "busy",
+        "debug",
         "default_pool",
         "depth",
         "loop",
@@ -92,6 +106,7 @@ class Home:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.thread = threading.get_ident()
+        self.debug = loop.get_debug()
         self.turn = TURN  # nanoseconds; below zero the loop has to go round before more may run in place
         self.budget = StallBudget(monotonic_ns())
         self.mailbox: Mailbox[Letter] = Mailbox(loop, self._deliver)
@@ -108,12 +123,15 @@ class Home:
             pass
 
     async def _until_shutdown(self) -> AsyncGenerator[None, None]:
-        """Wait for the loop's ``shutdown_asyncgens()``, which ``asyncio.run`` and its like call: the one hook they have."""
+        """Wait for ``loop.shutdown_asyncgens()``, which ``asyncio.run`` and its like call: their one hook."""
         try:
             yield
         finally:
-            for pool in list(self.busy):
-                await pool.aclose()
+            while self.busy:
+                for pool in list(self.busy):
+                    pool.close()
+                    pool.cancel("the event loop shuts down")
+                await next(iter(self.busy)).drain()
 
     # ------------------------------------------------------------------------------------------- the three roads
 
@@ -145,8 +163,8 @@ class Home:
         definition = handle.entrypoint
         learner = definition.learner
         before = None
-        if learner.watch:
-            learner.watch -= 1
+        if learner.watch or self.debug:
+            learner.watch -= bool(learner.watch)
             before = switches()
         outer, here.running = here.running, handle
         set_running_loop(None)
@@ -163,7 +181,9 @@ class Home:
         definition.in_place += 1
         definition.ns_in_place += spent
         if spent > learner.limit:
-            blocked, preempted = _evidence(before)
+            blocked, preempted = evidence(before)
+            if self.debug and blocked and definition.contract.blocks == "never":
+                _tell_violation(definition, spent)
             if not preempted:
                 learner.ran_in_place(spent, blocked, self.unawaited != 0, definition.in_place, self.budget, now)
         self.unawaited = handle._arrived
@@ -174,7 +194,7 @@ class Home:
         else:
             handle._state = DONE  # from running: see lifecycles.STEPS
             handle._value = value
-            handle.pool._done += 1
+            handle.pool._done += 1  # type: ignore[union-attr]
 
     def start_coroutine(
         self,
@@ -212,7 +232,7 @@ class Home:
         else:
             handle._state = DONE  # from running: see lifecycles.STEPS
             handle._value = value
-            handle.pool._done += 1
+            handle.pool._done += 1  # type: ignore[union-attr]
 
     def _fail_in_place(self, handle: Threadlet[Any], failure: BaseException) -> None:
         self.settle(handle, FAILED, failure)
@@ -248,11 +268,13 @@ class Home:
         except BaseException as error:
             state, value = FAILED, error
         self.settle(handle, state, value)
+        if state is FAILED and isinstance(value, EXITS):
+            handle._retrieve()  # the task has let it out of the loop already
 
     def send_to_worker(self, handle: Threadlet[Any]) -> None:
         """Queue a plain function for a worker thread."""
         handle._marks |= AT_WORKER
-        handle.pool._list(handle)
+        handle.pool._list(handle)  # type: ignore[union-attr]
         try:
             handle.entrypoint.workers.submit(handle)
         except RuntimeError as error:
@@ -278,7 +300,7 @@ class Home:
             state, value = FAILED, error
         spent = monotonic_ns() - started
         here.running = None
-        blocked, _ = _evidence(switched)
+        blocked, _ = evidence(switched)
         if not self.mailbox.post((handle, state, value, _changes(before, context), spent, blocked)):
             logger.debug("%r ended on a worker after its event loop had been closed", handle)
 
@@ -306,7 +328,7 @@ class Home:
             handle._marks |= CHANGED
 
     def _end_abandoned(self, handle: Threadlet[Any], state: State, value: Any) -> None:
-        handle.pool._freed(handle)
+        handle.pool._freed(handle)  # type: ignore[union-attr]
         if state is FAILED:
             self.loop.call_exception_handler(
                 {"message": f"{handle!r} was cancelled and abandoned, and then failed", "exception": value}
@@ -327,60 +349,20 @@ class Home:
         if state is CANCELLED:
             definition.cancelled += 1
         handle._finish(state, value)
-        handle.pool._ended(handle)
+        handle.pool._ended(handle)  # type: ignore[union-attr]
 
 
-def run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Threadlet[Any]:
-    """Call a plain function on this thread, where no event loop runs: in a worker, in another function, in a script.
-
-    There is nothing that blocking would stall, so it runs to its end, and the handle returned is final.
-
-    Raises:
-        NoRunningLoop: For a coroutine function, and for ``affinity="home"`` on another thread than the loop's.
-
-    Thread: any.
-    """
-    outer = here.running
-    if definition.is_coroutine or (definition.contract.affinity == "home" and not _at_home(outer)):
-        why = "is a coroutine function" if definition.is_coroutine else "may only run on the event loop's thread"
-        raise NoRunningLoop(
-            f"{definition.name}() {why}, and no event loop runs here: await it in a coroutine, "
-            f"or call the function itself, {definition.name}.function(...)"
-        )
-    handle: Threadlet[Any] = make_threadlet(
-        definition, None, definition.priority, definition.tags, RUNNING, monotonic_ns(), HERE
+def _tell_violation(definition: Definition[Any], spent: int) -> None:
+    """Warn of a function that blocked although its contract says never; the warning shows who called it."""
+    code = getattr(definition.function, "__code__", None)
+    place = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
+    stack = "".join(traceback.format_stack(sys._getframe(2)))
+    warnings.warn(
+        f"{definition.name}(){place} promises Contract(blocks='never') and blocked its event loop for "
+        f"{spent / 1e6:.1f} ms: say blocks='maybe', or leave the contract out. It was called here:\n{stack}",
+        ContractViolation,
+        stacklevel=2,
     )
-    call = partial(definition.function, *args, **kwargs)
-    here.running = handle
-    try:
-        if definition.contract.affinity.startswith("one"):
-            value = definition.workers.call(partial(copy_context().run, call))
-        else:
-            value = call()
-        handle._finish(DONE, value)
-    except EXITS:
-        raise
-    except CancelledError as error:
-        handle._finish(CANCELLED, error.args[0] if error.args else None)
-    except BaseException as error:
-        handle._finish(FAILED, Failure(as_awaitable(error, definition.name), definition.name, None))
-    finally:
-        here.running = outer
-    return handle
-
-
-def _at_home(outer: Threadlet[Any] | None) -> bool:
-    """Say whether this is the thread of a loop whose threadlet, in place, is the caller."""
-    return outer is not None and outer.pool is not None and outer.pool._home.thread == threading.get_ident()
-
-
-def _evidence(before: tuple[int, int] | None) -> tuple[bool | None, bool]:
-    """Say whether this thread has blocked since, None if that was not measured, and whether it was only preempted."""
-    after = None if before is None else switches()
-    if before is None or after is None:
-        return None, False
-    blocked = after[0] != before[0]
-    return blocked, not blocked and after[1] != before[1]
 
 
 def _urgency(letter: Letter) -> float:
@@ -388,7 +370,7 @@ def _urgency(letter: Letter) -> float:
 
 
 def _changes(before: Context, after: Context) -> list[tuple[ContextVar[Any], Any]] | None:
-    """Return the context variables that a function has set. Values are compared by identity: ``==`` is the user's code."""
+    """Return the context variables that a function has set; compared by identity, for ``==`` is the user's code."""
     return [(variable, value) for variable, value in after.items() if before.get(variable, before) is not value] or None
 
 

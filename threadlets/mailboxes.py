@@ -7,8 +7,8 @@ The race, in steps, between a worker that posts and the loop that delivers:
     worker: append(letter)                      loop:
     worker: reads armed                         loop: armed = False
                                                 loop: pops until empty
-1. The worker reads ``armed`` as True: the loop has not yet run ``armed = False``, and it pops after that, so it finds the
-   letter (``test_post_while_armed_is_delivered``).
+1. The worker reads ``armed`` as True: the loop has not yet run ``armed = False``, and it pops after that, so it finds
+the    letter (``test_post_while_armed_is_delivered``).
 2. The worker reads it as False: it arms the box itself. The loop may have popped the letter already; then it is woken
    once for nothing (``test_post_during_delivery_wakes_again``).
 Two workers may both read False and wake the loop twice: harmless.

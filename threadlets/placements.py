@@ -1,16 +1,18 @@
 """Where the calls of an entrypoint run: learned from how long they took and whether they blocked.
 
 Why: sending a call to a worker thread costs about 100 us, and most calls need less than that; running one in place that
-does block stalls every other task of the loop. Neither is known before the call, but both are known of the calls before.
+does block stalls every other task of the loop. Neither is known before the call, but both are known of the calls
+before.
 
-On a loop that cannot change hands a miss stalls everybody. So an entrypoint starts on workers, moves in place after a run
-of fast calls, and pays what its calls in place overrun from a stall budget that all entrypoints of a loop share: 1 % of
-wall time. An overdraft sends it back to the workers, with twice the probation.
+On a loop that cannot change hands a miss stalls everybody. So an entrypoint starts on workers, moves in place after a
+run of fast calls, and pays what its calls in place overrun from a stall budget that all entrypoints of a loop share: 1
+% of wall time. An overdraft sends it back to the workers, with twice the probation.
 
-Evidence: a call that was slow without blocking (it computed) is forgiven more than one that blocked, since on a worker it
-would compete with the loop for the interpreter lock anyway. And a call that was slow because the system gave the CPU to
-somebody else says nothing about its function. Telling these apart costs 0.8 us, so only the calls after a slow one are
-*watched*. A slow call that was not watched is charged, but only a long one is proof enough to send an entrypoint away.
+Evidence: a call that was slow without blocking (it computed) is forgiven more than one that blocked, since on a worker
+it would compete with the loop for the interpreter lock anyway. And a call that was slow because the system gave the CPU
+to somebody else says nothing about its function. Telling these apart costs 0.8 us, so only the calls after a slow one
+are *watched*. A slow call that was not watched is charged, but only a long one is proof enough to send an entrypoint
+away.
 
 In fan-out - several starts before the first await - calls that block in place run one after the other instead of at the
 same time. So their blocked time counts in full, and one long miss is enough.
@@ -25,8 +27,9 @@ __all__ = ["FAIR", "HOP", "STEP_TOLL", "TOLL", "TURN", "Fixed", "Learner", "Stal
 HOP = 100_000  # ns; what a call on a worker costs: benchmarks/calls.py measures 80-130 us, one at a time
 FAIR = 1_000_000  # ns; arbitrary: how long one callback of a well-behaved loop may compute
 
-# How long the loop may be kept from going round by what runs in place: tokio's cooperative budget, counted in time. Once
-# it is used up, the next await of a finished threadlet lets the loop go round, and starts before that go through the loop.
+# How long the loop may be kept from going round by what runs in place: tokio's cooperative budget, counted in time.
+# Once it is used up, the next await of a finished threadlet lets the loop go round, and starts before that go through
+# the loop.
 TURN = 2_000_000  # ns; arbitrary: a round of the loop every 2 ms costs less than 1 %
 TOLL = 1_000  # ns; charged for each call on top of its own time, measured: benchmarks/calls.py
 STEP_TOLL = 4_000  # ns; charged for a coroutine's first step: a guess, since to read the clock would cost 5 % of one
@@ -168,7 +171,7 @@ class Fixed(Learner):
 
     __slots__ = ()
 
-    limit = 1 << 62  # ns; more than a century: no call needs to be reported
+    limit = FAIR  # ns; longer calls are looked at in debug mode only, to see whether they keep to their contract
 
     def __init__(self, *, in_place: bool) -> None:
         super().__init__()

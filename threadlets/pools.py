@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Hashable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
-from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, overload
+from typing import Any, Literal, TypeVar, TypeVarTuple, overload
 
 from .admissions import Admission
 from .definitions import Definition, Prepared, check_priority, check_tags, resolve
@@ -14,50 +14,25 @@ from .errors import PoolClosed
 from .handles import LISTED, Threadlet
 from .homes import home_of
 from .lifecycles import STEPS, State
+from .maps import IN_FLIGHT, mapped
 from .scopes import Scope
 from .selections import Selection
+from .snapshots import PoolStatistics
 from .tasks import running_loop
 from .throttles import Throttle
 
-__all__ = ["Pool", "PoolStatistics", "default_pool"]
+__all__ = ["Pool", "default_pool"]
 
 T = TypeVar("T")
+S = TypeVar("S")
 Ts = TypeVarTuple("Ts")
-
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatistics:
-    """What a pool holds, and what has become of the rest.
-
-    Attributes:
-        queued: Threadlets that wait for the pool's throttles, or for their turn.
-        admitted: Threadlets that wait for a worker, run, or are suspended.
-        done: How many have returned.
-        failed: How many have raised, not counting those that were shed.
-        cancelled: How many were cancelled.
-        shed: How many were dropped because the pool was full.
-        rejected: How many starts were refused because the pool was full.
-        abandoned: Functions of cancelled threadlets that still run, with ``Contract(cancel="abandon")``.
-        unretrieved: Failures that nobody has looked at, in a scope.
-    """
-
-    queued: int
-    admitted: int
-    done: int
-    failed: int
-    cancelled: int
-    shed: int
-    rejected: int
-    abandoned: int
-    unretrieved: int
 
 
 class Pool(Admission):
     """Work that is not finished, under throttles.
 
-    Use it as a scope, ``async with Pool(...) as pool:``, which waits for everything at its end; or make it outside of one,
-    at import time if you like: it then lives until ``aclose()``, or until its loop shuts down.
+    Use it as a scope, ``async with Pool(...) as pool:``, which waits for everything at its end; or make it outside of
+    one, at import time if you like: it then lives until ``aclose()``, or until its loop shuts down.
 
     Args:
         throttles: Rules that must all agree before a threadlet may start.
@@ -65,8 +40,8 @@ class Pool(Admission):
         capacity: The most threadlets that it holds unfinished; None: no bound. A plain function that ends in place is
             never held.
         overflow: What ``start`` does beyond that: ``"reject"`` raises ``PoolFull``; ``"shed"`` drops the least urgent
-            queued threadlet, which may be the new one. (Without throttles the queue is that of the workers, where finding
-            the least urgent one takes a look at all of them.)
+            queued threadlet, which may be the new one. (Without throttles the queue is that of the workers, where
+            finding the least urgent one takes a look at all of them.)
         on_failure: In a scope: ``"collect"`` lets the others go on; ``"cancel"`` cancels them and the body at the first
             failure, as ``asyncio.TaskGroup`` does.
 
@@ -86,7 +61,9 @@ class Pool(Admission):
         on_failure: Literal["collect", "cancel"] = "collect",
     ) -> None:
         for throttle in throttles:
-            if isinstance(throttle, type) or not all(hasattr(throttle, word) for word in ("ready", "take", "give_back", "wait")):
+            if isinstance(throttle, type) or not all(
+                hasattr(throttle, word) for word in ("ready", "take", "give_back", "wait")
+            ):
                 raise TypeError(f"{throttle!r} is no throttle: expected an object like Concurrency(8)")
         if capacity is not None:
             if isinstance(capacity, bool) or not isinstance(capacity, int):
@@ -122,8 +99,8 @@ class Pool(Admission):
     @overload
     def start(
         self,
-        function: Callable[[Unpack[Ts]], Threadlet[T]],
-        *args: Unpack[Ts],
+        function: Callable[[*Ts], Threadlet[T]],
+        *args: *Ts,
         priority: float | None = None,
         tags: Iterable[Hashable] = (),
     ) -> Threadlet[T]: ...
@@ -131,8 +108,8 @@ class Pool(Admission):
     @overload
     def start(
         self,
-        function: Callable[[Unpack[Ts]], Coroutine[Any, Any, T]],
-        *args: Unpack[Ts],
+        function: Callable[[*Ts], Coroutine[Any, Any, T]],
+        *args: *Ts,
         priority: float | None = None,
         tags: Iterable[Hashable] = (),
     ) -> Threadlet[T]: ...
@@ -140,13 +117,13 @@ class Pool(Admission):
     @overload
     def start(
         self,
-        function: Callable[[Unpack[Ts]], T],
-        *args: Unpack[Ts],
+        function: Callable[[*Ts], T],
+        *args: *Ts,
         priority: float | None = None,
         tags: Iterable[Hashable] = (),
     ) -> Threadlet[T]: ...
 
-    def start(
+    def start(  # type: ignore[misc]  # mypy cannot tell that *args: Any takes every *Ts
         self, function: Callable[..., Any], *args: Any, priority: float | None = None, tags: Iterable[Hashable] = ()
     ) -> Threadlet[Any]:
         """Start a threadlet as soon as the throttles allow: at once, in place, if they do so now. Never waits.
@@ -181,6 +158,84 @@ class Pool(Admission):
             own.priority if priority is None else check_priority(priority),
             own.tags | check_tags(tags) if tags else own.tags,
         )
+
+    @overload
+    def map(
+        self,
+        function: Callable[[S], Threadlet[T]],
+        items: Iterable[S] | AsyncIterable[S],
+        *,
+        limit: int = IN_FLIGHT,
+        ordered: bool = True,
+        priority: float | None = None,
+        tags: Iterable[Hashable] = (),
+    ) -> AsyncGenerator[T, None]: ...
+
+    @overload
+    def map(
+        self,
+        function: Callable[[S], Coroutine[Any, Any, T]],
+        items: Iterable[S] | AsyncIterable[S],
+        *,
+        limit: int = IN_FLIGHT,
+        ordered: bool = True,
+        priority: float | None = None,
+        tags: Iterable[Hashable] = (),
+    ) -> AsyncGenerator[T, None]: ...
+
+    @overload
+    def map(
+        self,
+        function: Callable[[S], T],
+        items: Iterable[S] | AsyncIterable[S],
+        *,
+        limit: int = IN_FLIGHT,
+        ordered: bool = True,
+        priority: float | None = None,
+        tags: Iterable[Hashable] = (),
+    ) -> AsyncGenerator[T, None]: ...
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        limit: int = IN_FLIGHT,
+        ordered: bool = True,
+        priority: float | None = None,
+        tags: Iterable[Hashable] = (),
+    ) -> AsyncGenerator[Any, None]:
+        """Iterate over the results of ``function(item)``: ``async for data in pool.map(load, paths)``.
+
+        Items are taken as there is room for them, so the source may be endless. A failure is raised where its result
+        would have come; that, or leaving the iteration, cancels what is left. An exception of the source is raised
+        after the results of what it gave before.
+
+        Args:
+            function: An entrypoint, or any function, of one argument.
+            items: An iterable, or an asynchronous one.
+            limit: The most items that are started and not handed over.
+            ordered: Whether results come in the order of the items, or as they are ready.
+            priority: See ``start``.
+            tags: See ``start``.
+
+        Raises:
+            TypeError: If ``items`` is not iterable, or an option is of a wrong type.
+            ValueError: If ``limit`` is less than 1, or the priority is NaN.
+        """
+        if isinstance(limit, bool) or not isinstance(limit, int):
+            raise TypeError(f"limit={limit!r}: expected a whole number")
+        if limit < 1:
+            raise ValueError(f"limit={limit}: at least 1 is needed, or nothing would ever start")
+        if not isinstance(items, (Iterable, AsyncIterable)):
+            raise TypeError(f"items={items!r}: expected an iterable, or an asynchronous one")
+        begin = partial(
+            self.start,
+            function,
+            priority=None if priority is None else check_priority(priority),
+            tags=check_tags(tags),
+        )
+        return mapped(self, begin, items, limit, ordered)
 
     # ------------------------------------------------------------------------------------------ look and change
 
@@ -242,13 +297,17 @@ class Pool(Admission):
 
     # ------------------------------------------------------------------------------------------------- waiting
 
+    def is_full(self) -> bool:
+        """Say whether the capacity is reached. Thread: any."""
+        return self._capacity is not None and len(self._index) >= self._capacity
+
     async def room(self) -> None:
         """Wait until a start would not meet the capacity: backpressure. Returns at once if there is no capacity.
 
         Another task may take the place first; ``start`` tells. Cancel: point.
         """
         self._bind()
-        while self._capacity is not None and len(self._index) >= self._capacity:
+        while self.is_full():
             waiter = self._home.loop.create_future()
             self._room_waiters.append(waiter)
             try:

@@ -2,11 +2,11 @@
 
 Why: ``heapq`` alone can neither re-key nor remove, and a heap that tracks positions must sift in Python. Here each item
 carries its *ticket*, ``(priority, order, item)``, and a ticket counts only while its item still carries it: removing or
-re-keying leaves a stale ticket behind, which is skipped when it surfaces and swept when stale tickets outnumber the rest.
-All comparisons stay in C, and an item costs one tuple and one list place.
+re-keying leaves a stale ticket behind, which is skipped when it surfaces and swept when stale tickets outnumber the
+rest. All comparisons stay in C, and an item costs one tuple and one list place.
 
-Rejected: a dict from item to ticket (42 bytes more per item); lists as tickets, which could be emptied at once (32 bytes
-more); sorted containers (a second copy of every key).
+Rejected: a dict from item to ticket (42 bytes more per item); lists as tickets, which could be emptied at once (32
+bytes more); sorted containers (a second copy of every key).
 
 Invariants: see ``_check()``. Assumes: an item is in one queue at a time; the caller serializes access.
 """
@@ -127,7 +127,7 @@ class PriorityQueue(Generic[K]):
         return True
 
     def rekey(self, item: K, priority: float) -> bool:
-        """Give an item another priority; it keeps its order among equals. False if it is not in. O(log n), amortized."""
+        """Give an item another priority; its order among equals stays. False if it is not in. O(log n), amortized."""
         old = item.ticket
         if old is None:
             return False
@@ -161,7 +161,9 @@ class PriorityQueue(Generic[K]):
             assert self._heap[(place - 1) // 2][:2] <= self._heap[place][:2], "the heap is a heap"
         if self._least is not None:
             mirrored = [entry[2] for entry in self._least if entry[2][2].ticket is entry[2]]
-            assert {id(ticket) for ticket in mirrored} == {id(ticket) for ticket in live}, "both ends see the same items"
+            assert {id(ticket) for ticket in mirrored} == {id(ticket) for ticket in live}, (
+                "both ends see the same items"
+            )
             assert all(entry[:2] == (-entry[2][0], -entry[2][1]) for entry in self._least), "the other end is mirrored"
 
 

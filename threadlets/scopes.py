@@ -1,7 +1,7 @@
 """The structured use of a pool: ``async with`` waits for all, cancels all when it must, and loses no failure.
 
-The rules are those of ``asyncio.TaskGroup`` (CPython's ``Lib/asyncio/taskgroups.py``), with two differences: by default a
-failure does not cancel the others, and a failure that somebody has retrieved is not raised again.
+The rules are those of ``asyncio.TaskGroup`` (CPython's ``Lib/asyncio/taskgroups.py``), with two differences: by default
+a failure does not cancel the others, and a failure that somebody has retrieved is not raised again.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Scope:
                 self._cancel_all(f"the scope of {pool!r} was cancelled")
         failures = [handle._retrieve() for handle in list(pool._failures)]
         if self._cause is not None:
-            # Our own cancel of the body may not have been delivered: the body ended before its next await. Before Python
-            # 3.13 it would outlive uncancel(), so it is taken here.
+            # Our own cancel of the body may not have been delivered: the body ended before its next await. Before
+            # Python 3.13 it would outlive uncancel(), so it is taken here.
             try:
                 await asyncio.sleep(0)
             except CancelledError as again:

@@ -20,7 +20,8 @@ class Selection:
     """The threadlets of a pool, not final yet, that meet every criterion given. Made by ``Pool.select``.
 
     It is a view: each use looks anew. By tag or entrypoint it looks at these threadlets alone, not at the whole pool.
-    Bulk operations find all their threadlets first and act then, so a criterion that raises leaves everything as it was.
+    Bulk operations find all their threadlets first and act then, so a criterion that raises leaves everything as it
+    was.
 
     Thread: loop.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["switches"]
+__all__ = ["evidence", "switches"]
 
 try:
     from resource import RUSAGE_THREAD, getrusage
@@ -23,3 +23,16 @@ else:
         """
         usage = getrusage(RUSAGE_THREAD)
         return usage.ru_nvcsw, usage.ru_nivcsw
+
+
+def evidence(before: tuple[int, int] | None) -> tuple[bool | None, bool]:
+    """Say whether this thread has blocked since, None if that was not measured, and whether it was only preempted.
+
+    Args:
+        before: What ``switches()`` returned then, on this thread; None: it was not asked.
+    """
+    after = None if before is None else switches()
+    if before is None or after is None:
+        return None, False
+    blocked = after[0] != before[0]
+    return blocked, not blocked and after[1] != before[1]

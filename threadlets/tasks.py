@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar, cast
 
@@ -46,7 +46,7 @@ if sys.version_info >= (3, 12):
         return task.get_coro()
 
 else:
-    from asyncio.tasks import _enter_task, _leave_task  # type: ignore[attr-defined]
+    from asyncio.tasks import _enter_task, _leave_task
 
     def start_task(
         coroutine: Coroutine[Any, Any, T],
@@ -54,12 +54,12 @@ else:
         loop: asyncio.AbstractEventLoop,
         context: Context | None = None,
         eager_start: bool,
-    ) -> asyncio.Task[T] | _Finished[T]:
+    ) -> asyncio.Task[T]:
         """Take a coroutine's first step now, in a task of its own; what is returned is done if the coroutine is."""
         if context is None:
             context = copy_context()
         started = _Started(coroutine)
-        task: asyncio.Task[T] = asyncio.Task(started, loop=loop, context=context)
+        task: asyncio.Task[T] = asyncio.Task(cast(Any, started), loop=loop, context=context)
         outer = asyncio.current_task(loop)
         if outer is not None:
             _leave_task(loop, outer)
@@ -70,15 +70,17 @@ else:
             _leave_task(loop, task)
             if outer is not None:
                 _enter_task(loop, outer)
-        if started.error is None:
-            return task
         error = started.error
+        if error is None:
+            return task
+        if isinstance(error, StopIteration) and task.cancelling():  # as a task that is cancelled right before it stops
+            error = started.error = asyncio.CancelledError()
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             started.error = asyncio.CancelledError()  # it is raised here and now; the loop need not raise it again
             raise error
         if not isinstance(error, StopIteration):
             task.add_done_callback(_retrieve)  # whoever has the handle sees the exception; the task need not complain
-        return _Finished(error)
+        return cast("asyncio.Task[T]", _Finished(error))
 
     def coroutine_of(task: asyncio.Task[Any]) -> Any:
         """Return the coroutine that a task drives."""
@@ -105,19 +107,20 @@ else:
         if not task.cancelled():
             task.exception()
 
-    class _Started(Coroutine[Any, Any, T]):
+    @Coroutine.register
+    class _Started:
         """A coroutine whose first step has run already; it hands over what that step brought, and then steps aside."""
 
         __slots__ = ("_awaits", "_brought", "_coroutine", "_refused", "error", "send", "throw")
 
-        def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
             self._coroutine = coroutine
             self._brought: Any = None  # what the first step yielded
             self._awaits = False  # whether that is a future to wait for
             self._refused: BaseException | None = None  # a cancel that this future refused
             self.error: BaseException | None = None  # how the coroutine ended, if it did so in its first step
-            self.send = self._hand_over
-            self.throw = self._hand_over_cancel
+            self.send: Callable[[None], Any] = self._hand_over
+            self.throw: Callable[[BaseException], Any] = self._hand_over_cancel
 
         def take_first_step(self) -> None:
             try:

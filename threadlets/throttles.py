@@ -2,8 +2,8 @@
 
 A throttle is pure: it knows no clock and no loop. A pool asks ``ready()`` of every throttle it has and then, if all
 agree, calls ``take()`` of each; ``give_back()`` follows exactly once per ``take()``. A throttle that has become more
-generous - a place given back, a limit raised - calls the wake-ups that were left with ``wait()``, once each, so that one
-throttle can be shared by several pools.
+generous - a place given back, a limit raised - calls the wake-ups that were left with ``wait()``, once each, so that
+one throttle can be shared by several pools.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ class WorkerGroup:
         return cast(T, errand.value)
 
     def _choose(self) -> Callable[[], None] | None:
-        """Choose the thread that shall come and look, if one is wanted. The lock is held; call the answer without it."""
+        """Choose the thread that shall come and look, if one is wanted. Under the lock; call the answer without it."""
         if self._searching or not self._queue:
             return None
         if self._idle:

@@ -1,0 +1,1 @@
+"""Measurements of threadlets beside what people use now: ``python -m benchmarks``."""
