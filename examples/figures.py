@@ -7,7 +7,7 @@ comparison ends in better, worse or about the same; figures that lie nearer than
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -37,22 +37,22 @@ class Result:
     @property
     def per_second(self) -> Spread:
         """Good answers per second."""
-        return Spread([found.per_second for found in self.rounds], median)
+        return Spread([found.per_second for found in self.rounds])
 
     @property
     def p50(self) -> Spread:
         """The latency that half of the answers stayed below, in milliseconds."""
-        return Spread([percentile(found.latencies, 0.5) for found in self.rounds], median)
+        return Spread([percentile(found.latencies, 0.5) for found in self.rounds])
 
     @property
     def p99(self) -> Spread:
         """The latency that 99 % of the answers stayed below, in milliseconds."""
-        return Spread([percentile(found.latencies, 0.99) for found in self.rounds], median)
+        return Spread([percentile(found.latencies, 0.99) for found in self.rounds])
 
     @property
     def worst_lag(self) -> Spread:
         """How long the loop was held up at most, in milliseconds: the worst of all rounds, no median."""
-        return Spread([found.worst_lag for found in self.rounds], max)
+        return Spread([max(found.worst_lag for found in self.rounds)])
 
     @property
     def learning_lag(self) -> float:
@@ -66,15 +66,14 @@ class Result:
 
 
 class Spread:
-    """One figure of several rounds: its value, and from where to where the rounds lie.
+    """One figure of several rounds: their median, and from where to where they lie.
 
     Args:
         values: one of each round, at least one.
-        choose: how the one value is chosen among them.
     """
 
-    def __init__(self, values: Sequence[float], choose: Callable[[Sequence[float]], float]) -> None:
-        self.value = choose(values)
+    def __init__(self, values: Sequence[float]) -> None:
+        self.value = median(values)
         self.low = min(values)
         self.high = max(values)
 

@@ -522,12 +522,13 @@ def test_losses_are_called_losses(figures: ModuleType) -> None:
     better = result("better", (200, 1, 2), (210, 1, 3))
     worse = result("worse", (50, 50, 90), (55, 60, 100))
     alike = result("alike", (105, 5.5, 15), (90, 5, 21))
-    assert figures.findings([ours, better, worse, alike], "ours") == [
+    spiky = result("spiky", (105, 5.5, 5), (105, 5.5, 15))
+    assert figures.findings([ours, better, worse, alike, spiky], "ours") == [
         "Throughput: ours serves 105 requests/s: "
-        "only 0.51 times better, which wins, 2.0 times worse, about the same as alike.",
-        "Latency: p50 is 5.5 ms, better than worse, about the same as alike, worse than better; "
-        "p99 is 5.5 ms, better than worse, about the same as alike, worse than better.",
-        "Loop lag: 20.0 ms at worst, better than worse, about the same as alike, worse than better "
+        "only 0.51 times better, which wins, 2.0 times worse, about the same as alike, about the same as spiky.",
+        "Latency: p50 is 5.5 ms, better than worse, about the same as alike and spiky, worse than better; "
+        "p99 is 5.5 ms, better than worse, about the same as alike and spiky, worse than better.",
+        "Loop lag: 20.0 ms at worst, better than worse, about the same as alike, worse than better and spiky "
         "(while it was learning, in the warm-up: 50.0 ms).",
     ]
 

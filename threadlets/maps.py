@@ -72,7 +72,7 @@ class _Flight:
         self.ordered = ordered
         self.source: Iterator[Any] = iter(())
         self.handles: set[Threadlet[Any]] = set()  # started and not handed over
-        self.line: deque[Threadlet[Any]] = deque()  # ordered: all of these, as the items came; else those that are final
+        self.line: deque[Threadlet[Any]] = deque()  # ordered: all of these; else those that are final
         self.news = Event()  # something was started, or has ended
         self.space = Event()  # something was handed over
         self.exhausted = False
