@@ -199,9 +199,12 @@ class Admission:
             if queue.remove(handle):
                 self._home.settle(handle, CANCELLED, reason)
                 return True
-        handle._marks |= ASKED
+        # A worker that has taken it reads its arguments, then moves it to running, then looks whether it is ASKED to
+        # stop:   still queued here, after ASKED was set: it will see that, and not run the function;
+        #   running: it has its arguments, so the threadlet may be abandoned.
         handle._value = reason
-        if handle._marks & AT_WORKER and handle.entrypoint.contract.cancel == "abandon":
+        handle._marks |= ASKED
+        if handle._marks & AT_WORKER and handle._state is RUNNING and handle.entrypoint.contract.cancel == "abandon":
             handle._marks |= ABANDONED
             self._home.settle(handle, CANCELLED, reason)
         return True
@@ -276,7 +279,7 @@ class Admission:
                 return False
             victim = max(waiting, key=lambda handle: (handle._priority, handle._arrived))
             queue = victim.entrypoint.workers
-        if victim._priority < priority or not queue.remove(victim):
+        if victim._priority <= priority or not queue.remove(victim):
             return False
         self._drop(victim)
         return True
@@ -287,8 +290,9 @@ class Admission:
         error = Shed(f"{handle!r} was dropped by {self!r} before it ran: capacity={self._capacity} was reached")
         failure = Failure(error, handle.entrypoint.name, None)
         failure.retrieved = True
-        handle._finish(FAILED, failure)
+        dropped = handle._finish(FAILED, failure)
         self._forget(handle)
+        del dropped
 
     def _check(self) -> None:
         """Assert every invariant. O(n log n)."""

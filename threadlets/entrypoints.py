@@ -14,9 +14,9 @@ from .contracts import Contract
 from .definitions import Definition, Prepared, check_priority, check_tags
 from .errors import NoRunningLoop
 from .handles import CANCELLED, DONE, FAILED, HERE, Threadlet, make_threadlet
-from .homes import EXITS, here
+from .homes import EXITS, changes, here
 from .lifecycles import State
-from .outcomes import Failure, as_awaitable
+from .outcomes import Failure, as_awaitable, without_caller
 from .pools import Pool, default_pool
 from .tasks import running_loop
 
@@ -213,11 +213,18 @@ def _run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[s
     handle: Threadlet[Any] = make_threadlet(
         definition, None, definition.priority, definition.tags, State.RUNNING, monotonic_ns(), HERE
     )
-    call = functools.partial(definition.function, *args, **kwargs)
-    here.running = handle
+    handle._task = outer
+
+    def call() -> Any:
+        before, here.running = here.running, handle
+        try:
+            return definition.function(*args, **kwargs)
+        finally:
+            here.running = before
+
     try:
         if definition.contract.affinity.startswith("one"):
-            value = definition.workers.call(functools.partial(copy_context().run, call))
+            value = _call_over_there(definition, call)
         else:
             value = call()
         handle._finish(DONE, value)
@@ -226,12 +233,24 @@ def _run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[s
     except CancelledError as error:
         handle._finish(CANCELLED, error.args[0] if error.args else None)
     except BaseException as error:
-        handle._finish(FAILED, Failure(as_awaitable(error, definition.name), definition.name, None))
-    finally:
-        here.running = outer
+        failure = as_awaitable(without_caller(error), definition.name)
+        handle._finish(FAILED, Failure(failure, definition.name, None))
     return handle
 
 
+def _call_over_there(definition: Definition[Any], call: Callable[[], Any]) -> Any:
+    """Call a function on its own thread and wait for it; context variables go there, and changes come back."""
+    context = copy_context()
+    before = context.copy()
+    try:
+        return definition.workers.call(functools.partial(context.run, call))
+    finally:
+        for variable, value in changes(before, context) or ():
+            variable.set(value)
+
+
 def _at_home(outer: Threadlet[Any] | None) -> bool:
-    """Say whether this is the thread of a loop whose threadlet, in place, is the caller."""
+    """Say whether this is the thread of a loop, and the calls that lead here began in place."""
+    while outer is not None and outer.pool is None:
+        outer = outer._task
     return outer is not None and outer.pool is not None and outer.pool._home.thread == threading.get_ident()

@@ -80,7 +80,7 @@ class Threadlet(Generic[T]):
     _asyncio_future_blocking: bool
     _value: Any  # final: the result, the Failure, or the reason of the cancel; before: that reason
     _callbacks: list[tuple[Callable[[Threadlet[T]], object], Context]]  # set if WAITED
-    _task: Any  # a coroutine threadlet's coroutine during its first step, its task after that
+    _task: Any  # a coroutine threadlet's coroutine during its first step, then its task; if HERE, the outer handle
     _args: tuple[Any, ...]
     _kwargs: dict[str, Any] | None
     _context: Context | list[tuple[ContextVar[Any], Any]] | None  # final: the changes to bring back
@@ -124,8 +124,8 @@ class Threadlet(Generic[T]):
 
     @property
     def age(self) -> float:
-        """Seconds since it was started by its caller."""
-        return (monotonic_ns() - self._arrived) / 1e9
+        """Seconds since it was started by its caller; 0.0 for a coroutine in its first step."""
+        return (monotonic_ns() - self._arrived) / 1e9 if self._arrived else 0.0
 
     @property
     def missed(self) -> bool:
@@ -189,7 +189,7 @@ class Threadlet(Generic[T]):
 
     # ------------------------------------------------------------------------------------------------ doing
 
-    def cancel(self, reason: object = None) -> bool:
+    def cancel(self, msg: object = None) -> bool:
         """Ask it to stop; False if it is final already.
 
         Queued: it never runs. Suspended: ``CancelledError`` is raised at its await. A plain function that runs on a
@@ -198,11 +198,11 @@ class Threadlet(Generic[T]):
         then ends as failed.
 
         Args:
-            reason: Becomes the argument of the ``CancelledError``.
+            msg: The reason; becomes the argument of the ``CancelledError``. (The name is that of asyncio's futures.)
         """
         if self._state in FINAL or self.pool is None:
             return False
-        return self.pool._cancel(self, reason)
+        return self.pool._cancel(self, msg)
 
     def add_done_callback(self, callback: Callable[[Threadlet[T]], object], *, context: Context | None = None) -> None:
         """Call ``callback(self)`` from the loop, soon after it is final; at once "soon" if it is so already.
@@ -250,12 +250,14 @@ class Threadlet(Generic[T]):
                     if self._state is FAILED:
                         self._retrieve()
             self._asyncio_future_blocking = True
-            yield self
+            try:
+                yield self
+            except BaseException:
+                self._bring_back()
+                raise
             if self._state not in FINAL:
                 raise RuntimeError("await was not used with a future: the coroutine was resumed before it was done")
-        if self._marks & CHANGED:
-            for variable, value in cast("list[tuple[ContextVar[Any], Any]]", self._context):
-                variable.set(value)
+        self._bring_back()
         return self.result()
 
     __iter__ = __await__
@@ -277,8 +279,19 @@ class Threadlet(Generic[T]):
             step(self._state, state)
         self._state = state
 
-    def _finish(self, state: State, value: Any) -> None:
-        """Become final, drop what only a run needs, and have the callbacks called."""
+    def _bring_back(self) -> None:
+        """Make the changes of context variables in the current context; once, or they would undo later ones."""
+        if self._marks & CHANGED and self._state in FINAL:
+            self._marks &= ~CHANGED
+            for variable, value in cast("list[tuple[ContextVar[Any], Any]]", self._context):
+                variable.set(value)
+
+    def _finish(self, state: State, value: Any) -> object:
+        """Become final, and have the callbacks called.
+
+        Returns:
+            What only a run needed: to be dropped when all books are in order, since ``__del__`` may run any code.
+        """
         self._move(state)
         self._value = value
         self._task = None
@@ -291,7 +304,8 @@ class Threadlet(Generic[T]):
         if self._marks & KEPT:
             dropped = self._args, self._kwargs, self._context
             self._args, self._kwargs, self._context = (), None, None
-            del dropped  # last: a __del__ among the arguments may run any code
+            return dropped
+        return None
 
     def _retrieve(self) -> BaseException:
         """Return the exception, and note that somebody has seen it."""

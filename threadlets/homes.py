@@ -41,7 +41,7 @@ from .handles import (
 )
 from .lifecycles import State
 from .mailboxes import Mailbox
-from .outcomes import Failure, as_awaitable
+from .outcomes import Failure, as_awaitable, without_caller
 from .placements import STEP_TOLL, TOLL, TURN, StallBudget
 from .syscalls import evidence, switches
 from .tasks import coroutine_of, running_loop, set_running_loop, start_task
@@ -49,7 +49,7 @@ from .tasks import coroutine_of, running_loop, set_running_loop, start_task
 if TYPE_CHECKING:
     from .pools import Pool
 
-__all__ = ["Home", "current_threadlet", "here", "home_of"]
+__all__ = ["EXITS", "Home", "changes", "current_threadlet", "here", "home_of"]
 
 logger = logging.getLogger("threadlets")
 
@@ -154,7 +154,7 @@ class Home:
         try:
             context.run(self.run_in_place, handle, handle._args, handle._kwargs, monotonic_ns())
         finally:
-            self._bring_back(handle, _changes(before, context))
+            self._leave_changes(handle, changes(before, context))
 
     def run_in_place(
         self, handle: Threadlet[Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None, started: int
@@ -250,6 +250,7 @@ class Home:
         task.add_done_callback(partial(self._end_task, handle))
         handle.pool._list(handle)  # type: ignore[union-attr]
         if handle._marks & ASKED:
+            handle._marks &= ~ASKED
             task.cancel(handle._value)
 
     def current(self) -> Threadlet[Any] | None:
@@ -288,20 +289,22 @@ class Home:
         if learner.watch:
             learner.watch -= 1
             switched = switches()
-        handle._move(RUNNING)
-        context = cast(Context, handle._context)
-        here.running = handle
+        args, kwargs, context = handle._args, handle._kwargs or {}, cast(Context, handle._context)
+        handle._move(RUNNING)  # from here on the loop may abandon it, and then it takes these away
         before = context.copy()
+        here.running = handle
         started = monotonic_ns()
         try:
-            value = context.run(definition.function, *handle._args, **(handle._kwargs or {}))
+            if handle._marks & ASKED:  # cancelled after it was taken out of the queue
+                raise CancelledError
+            value = context.run(definition.function, *args, **kwargs)
             state = DONE
         except BaseException as error:
             state, value = FAILED, error
         spent = monotonic_ns() - started
         here.running = None
         blocked, _ = evidence(switched)
-        if not self.mailbox.post((handle, state, value, _changes(before, context), spent, blocked)):
+        if not self.mailbox.post((handle, state, value, changes(before, context), spent, blocked)):
             logger.debug("%r ended on a worker after its event loop had been closed", handle)
 
     def _deliver(self, burst: list[Letter]) -> None:
@@ -310,7 +313,7 @@ class Home:
             burst.sort(key=_urgency)
         now = monotonic_ns()
         solvent = self.budget.solvent(now)
-        for handle, state, value, changes, spent, blocked in burst:
+        for handle, state, value, changed, spent, blocked in burst:
             definition = handle.entrypoint
             definition.on_workers += 1
             definition.ns_on_workers += spent
@@ -319,12 +322,12 @@ class Home:
                 self._end_abandoned(handle, state, value)
             else:
                 self.settle(handle, state, value)
-                self._bring_back(handle, changes)
+                self._leave_changes(handle, changed)
 
-    def _bring_back(self, handle: Threadlet[Any], changes: list[tuple[ContextVar[Any], Any]] | None) -> None:
+    def _leave_changes(self, handle: Threadlet[Any], changed: list[tuple[ContextVar[Any], Any]] | None) -> None:
         """Leave changes of context variables with a threadlet, for whoever awaits it."""
-        if changes is not None:
-            handle._context = changes
+        if changed is not None:
+            handle._context = changed
             handle._marks |= CHANGED
 
     def _end_abandoned(self, handle: Threadlet[Any], state: State, value: Any) -> None:
@@ -342,14 +345,16 @@ class Home:
                 state, value = CANCELLED, handle._value
         elif state is FAILED:
             if isinstance(value, CancelledError):
-                state, value = CANCELLED, value.args[0] if value.args else None
+                reason = handle._value if handle._marks & ASKED else None
+                state, value = CANCELLED, value.args[0] if value.args else reason
             else:
                 definition.failed += 1
-                value = Failure(as_awaitable(value, definition.name), definition.name, self.loop)
+                value = Failure(as_awaitable(without_caller(value), definition.name), definition.name, self.loop)
         if state is CANCELLED:
             definition.cancelled += 1
-        handle._finish(state, value)
+        dropped = handle._finish(state, value)
         handle.pool._ended(handle)  # type: ignore[union-attr]
+        del dropped
 
 
 def _tell_violation(definition: Definition[Any], spent: int) -> None:
@@ -369,7 +374,7 @@ def _urgency(letter: Letter) -> float:
     return letter[0]._priority
 
 
-def _changes(before: Context, after: Context) -> list[tuple[ContextVar[Any], Any]] | None:
+def changes(before: Context, after: Context) -> list[tuple[ContextVar[Any], Any]] | None:
     """Return the context variables that a function has set; compared by identity, for ``==`` is the user's code."""
     return [(variable, value) for variable, value in after.items() if before.get(variable, before) is not value] or None
 

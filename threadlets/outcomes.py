@@ -6,7 +6,7 @@ import logging
 from asyncio import AbstractEventLoop
 from types import TracebackType
 
-__all__ = ["Failure", "as_awaitable"]
+__all__ = ["Failure", "as_awaitable", "without_caller"]
 
 logger = logging.getLogger("threadlets")
 
@@ -39,6 +39,13 @@ class Failure:
             logger.error(message, exc_info=self.exception)
         else:
             self.loop.call_exception_handler({"message": message, "exception": self.exception})
+
+
+def without_caller(exception: BaseException) -> BaseException:
+    """Take the frame that caught an exception out of its traceback: it is ours, and would keep the handle alive."""
+    if exception.__traceback__ is not None:
+        exception.__traceback__ = exception.__traceback__.tb_next
+    return exception
 
 
 def as_awaitable(exception: BaseException, name: str) -> BaseException:

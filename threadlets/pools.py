@@ -313,11 +313,14 @@ class Pool(Admission):
             try:
                 await waiter
             except BaseException:
-                if waiter.done() and not waiter.cancelled():
-                    self._tell_room()  # woken, but not able to use it: the next one may
-                else:
+                if waiter in self._room_waiters:
                     self._room_waiters.remove(waiter)
+                else:
+                    self._tell_room()  # woken, but not able to use it: the next one may
                 raise
+        if self._room_waiters:
+            # What is started here may end at once, or nothing may be started: then there is room for the next one, too.
+            self._home.loop.call_soon(self._tell_room)
 
     async def drain(self) -> None:
         """Wait until the pool is empty. It may be used meanwhile. Cancel: point."""

@@ -7,6 +7,7 @@ a failure does not cancel the others, and a failure that somebody has retrieved 
 from __future__ import annotations
 
 import asyncio
+import sys
 from asyncio import CancelledError
 from typing import TYPE_CHECKING, Any
 
@@ -82,8 +83,9 @@ class Scope:
             if cancelled is not None and cancelled is not error:
                 raise cancelled
             return  # what the body raised, if anything, goes on as it is
-        if self._parent.cancelling():
-            # asyncio.timeout(1) around the scope counts on its cancel being seen: hand it to the next await
+        if sys.version_info >= (3, 13) and self._parent.cancelling():
+            # Somebody else has cancelled the task, too, and the failures hide that: the next await is to tell. (Before
+            # 3.13 a cancel that is taken back later, as asyncio.timeout does, would be raised all the same.)
             self._parent.uncancel()
             self._parent.cancel()
         if error is not None and not isinstance(error, CancelledError):

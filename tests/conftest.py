@@ -1,0 +1,65 @@
+"""Runs each async test on every kind of loop: asyncio's and uvloop's, each in debug mode too."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+LOOPS = ("asyncio", "asyncio-debug", "uvloop", "uvloop-debug")
+SECONDS = 50  # arbitrary: beyond it a test has failed, whatever it waits for; no test's outcome depends on it
+
+
+class Run:
+    """Runs a coroutine function to its end on a new loop, as ``asyncio.run`` does.
+
+    What the loop's exception handler is told is kept in ``reports``. A test takes what it expects with ``told()``; at the end
+    of the test nothing may be left, so that no error of the library or of a test goes unseen.
+    """
+
+    def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop], debug: bool) -> None:
+        self.factory = factory
+        self.debug = debug
+        self.reports: list[dict[str, Any]] = []
+
+    def __call__(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+        """Run ``function(*args)``."""
+        with asyncio.Runner(loop_factory=self.new_loop, debug=self.debug) as runner:
+            return runner.run(self._within_time(function(*args)))
+
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        """Make a loop of this kind; for tests that run and close it themselves."""
+        loop = self.factory()
+        loop.set_debug(self.debug)
+        loop.set_exception_handler(lambda loop, context: self.reports.append(context))
+        return loop
+
+    def told(self) -> list[dict[str, Any]]:
+        """Take what the loop's exception handler was told so far."""
+        gc.collect()
+        reports, self.reports = self.reports, []
+        return reports
+
+    async def _within_time(self, main: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        alarm = asyncio.get_running_loop().call_later(SECONDS, task.cancel, f"not finished after {SECONDS} seconds")
+        try:
+            return await main
+        finally:
+            alarm.cancel()
+
+
+@pytest.fixture(params=LOOPS)
+def run(request: pytest.FixtureRequest) -> Iterator[Run]:
+    """Return a function that runs a coroutine function on the loop that this round of the test is about."""
+    kind, _, mode = request.param.partition("-")
+    factory = pytest.importorskip("uvloop").new_event_loop if kind == "uvloop" else asyncio.SelectorEventLoop
+    run = Run(factory, mode == "debug")
+    yield run
+    assert not run.told(), "the loop's exception handler was told of errors"
