@@ -65,7 +65,7 @@ class Entrypoint(Definition[T], Generic[P, T]):
         if loop is None:
             return _run_here(self, args, kwargs)
         try:
-            pool = loop._threadlets_home.default_pool  # type: ignore[attr-defined]  # see homes.home_of
+            pool = loop._threadlets_pool  # type: ignore[attr-defined]  # see default_pool
         except AttributeError:
             pool = default_pool(loop)
         return pool._begin(self, args, kwargs, self.priority, self.tags)  # type: ignore[no-any-return]

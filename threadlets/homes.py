@@ -94,7 +94,6 @@ class Home:
         "budget",
         "busy",
         "debug",
-        "default_pool",
         "depth",
         "loop",
         "mailbox",
@@ -110,7 +109,6 @@ class Home:
         self.turn = TURN  # nanoseconds; below zero the loop has to go round before more may run in place
         self.budget = StallBudget(monotonic_ns())
         self.mailbox: Mailbox[Letter] = Mailbox(loop, self._deliver)
-        self.default_pool: Pool | None = None
         self.busy: set[Pool] = set()  # pools with threadlets that are not final
         self.unawaited = 0  # when the last plain function in place was started, until it is awaited: tells fan-out
         self.depth = 0  # how many coroutines take their first steps inside each other

@@ -12,7 +12,6 @@ from .admissions import Admission
 from .definitions import Definition, Prepared, check_priority, check_tags, resolve
 from .errors import PoolClosed
 from .handles import LISTED, Threadlet
-from .homes import home_of
 from .lifecycles import STEPS, State
 from .maps import IN_FLIGHT, mapped
 from .scopes import Scope
@@ -374,10 +373,10 @@ class Pool(Admission):
 
 
 def default_pool(loop: AbstractEventLoop) -> Pool:
-    """Return the pool of calls that name none: one for each loop. Thread: loop."""
-    home = home_of(loop)
-    pool = home.default_pool
+    """Return the pool of calls that name none: one for each loop, kept with it as its home is. Thread: loop."""
+    pool: Pool | None = getattr(loop, "_threadlets_pool", None)
     if pool is None:
-        pool = home.default_pool = Pool(name="default")
+        pool = Pool(name="default")
         pool._bind()
+        loop._threadlets_pool = pool  # type: ignore[attr-defined]
     return pool
