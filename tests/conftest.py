@@ -18,8 +18,8 @@ SECONDS = 50  # arbitrary: beyond it a test has failed, whatever it waits for; n
 class Run:
     """Runs a coroutine function to its end on a new loop, as ``asyncio.run`` does.
 
-    What the loop's exception handler is told is kept in ``reports``. A test takes what it expects with ``told()``; at the end
-    of the test nothing may be left, so that no error of the library or of a test goes unseen.
+    What the loop's exception handler is told is kept in ``reports``. A test takes what it expects with ``told()``; at
+    the end of the test nothing may be left, so that no error of the library or of a test goes unseen.
     """
 
     def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop], debug: bool) -> None:

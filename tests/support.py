@@ -1,35 +1,12 @@
-"""What several tests share: loops to run on, a clock that is told, and means to stop a thread at a chosen place."""
+"""What the tests of rules and machinery share: a clock that is told, a lock to stop a thread at, patience."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any
+import time
+from collections.abc import Callable
 
-import pytest
-
-__all__ = ["Complaints", "FakeClock", "HookedLock", "each_loop", "run_on"]
-
-LOOPS = ["asyncio", "debug"]
-try:
-    import uvloop
-except ImportError:  # not on Windows, not on every new Python
-    uvloop = None  # type: ignore[assignment]
-else:
-    LOOPS.append("uvloop")
-
-each_loop = pytest.mark.parametrize("loop_name", LOOPS)
-
-
-def run_on(loop_name: str, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Run a coroutine function as ``asyncio.run`` does, on the loop of this name."""
-    factory = uvloop.new_event_loop if loop_name == "uvloop" else asyncio.SelectorEventLoop
-    if sys.platform == "win32" and loop_name != "uvloop":
-        factory = asyncio.new_event_loop
-    with asyncio.Runner(debug=loop_name == "debug", loop_factory=factory) as runner:
-        return runner.run(main())
+__all__ = ["FakeClock", "HookedLock", "eventually"]
 
 
 class FakeClock:
@@ -62,14 +39,9 @@ class HookedLock:
         self._lock.release()
 
 
-class Complaints:
-    """What the exception handler of the running loop was told, as messages; each also has its exception."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-        self.exceptions: list[BaseException | None] = []
-        asyncio.get_running_loop().set_exception_handler(self._hear)
-
-    def _hear(self, loop: asyncio.AbstractEventLoop, told: dict[str, Any]) -> None:
-        self.messages.append(told["message"])
-        self.exceptions.append(told.get("exception"))
+def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait until a condition holds, for what tells nobody that it has happened; fail if it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "what was waited for has not happened"
+        time.sleep(0.0005)

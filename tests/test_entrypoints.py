@@ -263,7 +263,7 @@ def test_without_a_loop_a_cancelled_error_cancels() -> None:
 
 
 def test_what_needs_a_loop_says_so() -> None:
-    """Coroutine functions and ``affinity="home"`` raise NoRunningLoop, and no coroutine is made that is never awaited."""
+    """Coroutine functions and ``affinity="home"`` raise NoRunningLoop, and leave no coroutine behind unawaited."""
     home = threadlet(contract=Contract(affinity="home"))(lambda: 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -331,7 +331,7 @@ def test_awaiting_on_another_loop_is_an_error(run: Run) -> None:
         pool = Pool()
         handles.append(pool.start(asyncio.sleep, 3600, None))
         with ThreadPoolExecutor(1) as executor:
-            with pytest.raises(RuntimeError, match="different loop|another loop"):
+            with pytest.raises(RuntimeError, match=r"different loop|another loop"):
                 await asyncio.get_running_loop().run_in_executor(executor, run, other)
 
             async def start() -> None:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 import importlib.util
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
 
 import threadlets.tasks
-from tests.support import Complaints, each_loop, run_on
+from tests.conftest import Run
 
 
 def road_of_311() -> ModuleType:
@@ -38,10 +37,7 @@ if sys.version_info >= (3, 12):
     ROADS["native"] = threadlets.tasks
 
 
-def each(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a test on every road and every loop."""
-    roads = pytest.mark.parametrize("road", list(ROADS.values()), ids=list(ROADS))
-    return each_loop(roads(function))
+each = pytest.mark.parametrize("road", list(ROADS.values()), ids=list(ROADS))
 
 
 def start(road: ModuleType, coroutine: Coroutine[Any, Any, Any], **options: Any) -> Any:
@@ -66,7 +62,7 @@ async def settle(rounds: int = 6) -> None:
 
 
 @each
-def test_first_step_runs_in_place(road: ModuleType, loop_name: str) -> None:
+def test_first_step_runs_in_place(road: ModuleType, run: Run) -> None:
     """The first step has run when the start returns; a coroutine that needs no second one is done then."""
 
     async def main() -> None:
@@ -92,11 +88,11 @@ def test_first_step_runs_in_place(road: ModuleType, loop_name: str) -> None:
         assert await task == 6
         assert steps == ["quick", "slow", "slow again"]
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_current_task_in_the_first_step(road: ModuleType, loop_name: str) -> None:
+def test_current_task_in_the_first_step(road: ModuleType, run: Run) -> None:
     """A coroutine's own task is the current one in every step, and the caller's is again when the start returns."""
 
     async def main() -> None:
@@ -121,11 +117,11 @@ def test_current_task_in_the_first_step(road: ModuleType, loop_name: str) -> Non
         assert len({*seen, caller}) == 5
         assert seen[0] is task
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_start_outside_of_any_task(road: ModuleType, loop_name: str) -> None:
+def test_start_outside_of_any_task(road: ModuleType, run: Run) -> None:
     """A callback of the loop may start a coroutine, though it has no task; there is none again afterwards."""
 
     async def main() -> None:
@@ -146,11 +142,11 @@ def test_start_outside_of_any_task(road: ModuleType, loop_name: str) -> None:
         task = await ended
         assert seen == [None, task, task, None]
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_context(road: ModuleType, loop_name: str) -> None:
+def test_context(road: ModuleType, run: Run) -> None:
     """The coroutine runs in a copy of the current context, or in the one that is given, from its first step on."""
     variable = contextvars.ContextVar("variable", default="unset")
 
@@ -173,16 +169,15 @@ def test_context(road: ModuleType, loop_name: str) -> None:
         assert given[variable] == "given"
         assert variable.get() == "caller"
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
 @pytest.mark.parametrize("suspends", [False, True])
-def test_exceptions_are_told_once(road: ModuleType, loop_name: str, suspends: bool) -> None:
+def test_exceptions_are_told_once(road: ModuleType, run: Run, suspends: bool) -> None:
     """Whoever asks for the result gets the exception itself, and then the loop's handler is not told of it too."""
 
     async def main() -> None:
-        complaints = Complaints()
         error = ValueError("a")
 
         async def fail() -> NoReturn:
@@ -198,23 +193,21 @@ def test_exceptions_are_told_once(road: ModuleType, loop_name: str, suspends: bo
         del started, caught
         error.__traceback__ = None
         await settle()
-        gc.collect()
-        assert complaints.messages == []
+        assert run.told() == []
 
         error = ValueError("b")
         start(road, fail())
         await settle()
         error.__traceback__ = None
-        gc.collect()
         await settle()
-        assert len(complaints.messages) <= 1
+        assert len(run.told()) <= 1
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
 @pytest.mark.parametrize("exit_class", [KeyboardInterrupt, SystemExit])
-def test_exit_in_the_first_step(road: ModuleType, loop_name: str, exit_class: type[BaseException]) -> None:
+def test_exit_in_the_first_step(road: ModuleType, run: Run, exit_class: type[BaseException]) -> None:
     """Ctrl-C in the first step comes out of the start, once: the loop is not stopped by it again a round later."""
 
     async def main() -> None:
@@ -223,39 +216,34 @@ def test_exit_in_the_first_step(road: ModuleType, loop_name: str, exit_class: ty
         async def leave() -> NoReturn:
             raise exit_class("now")
 
-        complaints = Complaints()
         with pytest.raises(exit_class, match="now"):
             start(road, leave())
         assert asyncio.current_task() is caller
         await settle()
         assert asyncio.all_tasks() == {caller}
-        gc.collect()
-        assert complaints.messages == [] or road is not MADE  # asyncio's own task complains that nobody asked it too
+        assert run.told() == [] or road is not MADE  # asyncio's own task complains that nobody asked it too
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_cancelled_error_in_the_first_step(road: ModuleType, loop_name: str) -> None:
+def test_cancelled_error_in_the_first_step(road: ModuleType, run: Run) -> None:
     """A coroutine that raises CancelledError itself ends as cancelled."""
 
     async def main() -> None:
-        complaints = Complaints()
-
         async def give_up() -> NoReturn:
             raise asyncio.CancelledError("enough")
 
         with pytest.raises(asyncio.CancelledError):
             start(road, give_up()).result()
         await settle()
-        gc.collect()
-        assert complaints.messages == []
+        assert run.told() == []
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_bare_yield_waits_for_what_was_scheduled(road: ModuleType, loop_name: str) -> None:
+def test_bare_yield_waits_for_what_was_scheduled(road: ModuleType, run: Run) -> None:
     """After ``sleep(0)`` in the first step, callbacks and tasks that were scheduled before it have had their turn."""
 
     async def main() -> None:
@@ -273,12 +261,12 @@ def test_bare_yield_waits_for_what_was_scheduled(road: ModuleType, loop_name: st
         await start(road, first())
         assert steps == ["callback", "child", "first"]
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
 @pytest.mark.parametrize("yields", [42, "future"])
-def test_bad_yields(road: ModuleType, loop_name: str, yields: Any) -> None:
+def test_bad_yields(road: ModuleType, run: Run, yields: Any) -> None:
     """What a task cannot wait for comes back as RuntimeError, as it does in later steps; cancelled, as a cancel."""
 
     async def main() -> None:
@@ -295,11 +283,11 @@ def test_bad_yields(road: ModuleType, loop_name: str, yields: Any) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_future_awaited_by_others_meanwhile(road: ModuleType, loop_name: str) -> None:
+def test_future_awaited_by_others_meanwhile(road: ModuleType, run: Run) -> None:
     """A future that the first step waits for may be awaited by others before the loop has gone round."""
 
     async def main() -> None:
@@ -314,11 +302,11 @@ def test_future_awaited_by_others_meanwhile(road: ModuleType, loop_name: str) ->
         asyncio.get_running_loop().call_soon(future.set_result, 7)
         assert await asyncio.wait_for(asyncio.gather(wait(), plain, *tasks), 5) == [7] * 5
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_future_done_meanwhile(road: ModuleType, loop_name: str) -> None:
+def test_future_done_meanwhile(road: ModuleType, run: Run) -> None:
     """A future that is done before the loop has gone round wakes the coroutine with its result, or its exception."""
 
     async def main() -> None:
@@ -335,12 +323,12 @@ def test_future_done_meanwhile(road: ModuleType, loop_name: str) -> None:
         with pytest.raises(ValueError, match="late"):
             await task
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_task_shows_its_coroutine(road: ModuleType, loop_name: str) -> None:
-    """The task's repr, its stack and ``coroutine_of`` show the coroutine, in the first step, right after it and later."""
+def test_task_shows_its_coroutine(road: ModuleType, run: Run) -> None:
+    """The task's repr, its stack and ``coroutine_of`` show the coroutine: in the first step, after it, later."""
 
     async def main() -> None:
         def look(task: asyncio.Task[Any]) -> None:
@@ -361,36 +349,10 @@ def test_task_shows_its_coroutine(road: ModuleType, loop_name: str) -> None:
         look(task)
         await task
 
-    run_on(loop_name, main)
+    run(main)
 
 
-@each
-def test_finished_task_is_cancelled_by_the_shutdown(road: ModuleType, loop_name: str) -> None:
-    """A cancel of all tasks right after the first step cannot take back a result that is there, nor is it reported."""
-
-    async def main() -> None:
-        complaints = Complaints()
-
-        async def quick() -> int:
-            return 5
-
-        async def fail() -> NoReturn:
-            raise ValueError
-
-        finished, failed = start(road, quick()), start(road, fail())
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await settle()
-        assert finished.result() == 5
-        with pytest.raises(ValueError):
-            failed.result()
-        assert complaints.messages == []
-
-    run_on(loop_name, main)
-
-
-@each_loop
-def test_what_stands_for_a_coroutine(loop_name: str) -> None:
+def test_what_stands_for_a_coroutine(run: Run) -> None:
     """On 3.11 what the task is given is no coroutine to await; closing it closes the real one."""
 
     async def main() -> None:
@@ -410,4 +372,4 @@ def test_what_stands_for_a_coroutine(loop_name: str) -> None:
         started.close()
         assert steps == ["closed"]
 
-    run_on(loop_name, main)
+    run(main)

@@ -1,4 +1,4 @@
-"""Coroutines started in place, and cancelled before the loop has gone round; what is built on that: timeouts and groups.
+"""Coroutines started in place, and cancelled before the loop has gone round: by hand, by timeouts, by groups.
 
 A second file of tests for ``threadlets/tasks.py``; ``test_tasks.py`` has the rest, and says what the roads are.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from tests.support import Complaints, run_on
+from tests.conftest import Run
 from tests.test_tasks import each, settle, start
 
 
@@ -25,7 +25,7 @@ class Stubborn(asyncio.Future[Any]):
 
 @each
 @pytest.mark.parametrize("where", ["future", "bare yield"])
-def test_cancel_right_after_start(road: ModuleType, loop_name: str, where: str) -> None:
+def test_cancel_right_after_start(road: ModuleType, run: Run, where: str) -> None:
     """A cancel right after the start comes out of the first await, with its message, and cancels what is waited for."""
 
     async def main() -> None:
@@ -48,12 +48,12 @@ def test_cancel_right_after_start(road: ModuleType, loop_name: str, where: str) 
         assert task.cancelled()
         assert future.cancelled() is (where == "future")
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
 @pytest.mark.parametrize("where", ["future", "bare yield"])
-def test_cancel_right_after_start_is_survived(road: ModuleType, loop_name: str, where: str) -> None:
+def test_cancel_right_after_start_is_survived(road: ModuleType, run: Run, where: str) -> None:
     """A coroutine that catches the cancel goes on, awaits more, and is not cancelled a second time."""
 
     async def main() -> None:
@@ -74,12 +74,12 @@ def test_cancel_right_after_start_is_survived(road: ModuleType, loop_name: str, 
         assert await task == "survived"
         assert not task.cancelled()
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
 @pytest.mark.parametrize("ends", ["result", "exception"])
-def test_cancel_after_the_future_is_done(road: ModuleType, loop_name: str, ends: str) -> None:
+def test_cancel_after_the_future_is_done(road: ModuleType, run: Run, ends: str) -> None:
     """A cancel that comes when the future is done already, but before the coroutine has gone on, still reaches it."""
 
     async def main() -> None:
@@ -98,13 +98,13 @@ def test_cancel_after_the_future_is_done(road: ModuleType, loop_name: str, ends:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
 @pytest.mark.parametrize("ends", ["result", "exception", "cancelled"])
 @pytest.mark.parametrize("asks", [1, 2])
-def test_cancel_right_after_start_is_refused(road: ModuleType, loop_name: str, ends: str, asks: int) -> None:
+def test_cancel_right_after_start_is_refused(road: ModuleType, run: Run, ends: str, asks: int) -> None:
     """If the future refuses, the coroutine is cancelled when the future is done, however that ends; and it is once."""
 
     async def main() -> None:
@@ -138,12 +138,12 @@ def test_cancel_right_after_start_is_refused(road: ModuleType, loop_name: str, e
         if ends == "exception":
             assert future.exception()
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_cancel_of_a_shield(road: ModuleType, loop_name: str) -> None:
-    """A cancel right after the start goes through ``shield`` as ever: the coroutine is cancelled, what it shields is not."""
+def test_cancel_of_a_shield(road: ModuleType, run: Run) -> None:
+    """A cancel right after the start goes through ``shield`` as ever: the coroutine ends, what it shields does not."""
 
     async def main() -> None:
         future = asyncio.get_running_loop().create_future()
@@ -158,11 +158,11 @@ def test_cancel_of_a_shield(road: ModuleType, loop_name: str) -> None:
         assert not future.done()
         future.set_result(1)
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_cancel_from_within_the_first_step(road: ModuleType, loop_name: str) -> None:
+def test_cancel_from_within_the_first_step(road: ModuleType, run: Run) -> None:
     """A coroutine that cancels its own task in the first step is cancelled at its next await."""
 
     async def main() -> None:
@@ -180,11 +180,11 @@ def test_cancel_from_within_the_first_step(road: ModuleType, loop_name: str) -> 
                 await task
         assert future.cancelled()
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_timeout(road: ModuleType, loop_name: str) -> None:
+def test_timeout(road: ModuleType, run: Run) -> None:
     """``asyncio.timeout`` and ``wait_for`` in the first step end their await, and leave no cancel behind."""
 
     async def main() -> None:
@@ -201,11 +201,11 @@ def test_timeout(road: ModuleType, loop_name: str) -> None:
 
         assert await start(road, waits()) == "went on"
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_timeout_around_a_start(road: ModuleType, loop_name: str) -> None:
+def test_timeout_around_a_start(road: ModuleType, run: Run) -> None:
     """A timeout of the caller's ends the await of a coroutine that it has started, by cancelling that."""
 
     async def main() -> None:
@@ -218,11 +218,11 @@ def test_timeout_around_a_start(road: ModuleType, loop_name: str) -> None:
                 await task
         assert task.cancelled()
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_task_group_in_the_first_step(road: ModuleType, loop_name: str) -> None:
+def test_task_group_in_the_first_step(road: ModuleType, run: Run) -> None:
     """A ``TaskGroup`` entered in the first step waits for its tasks, and its owner is cancelled when one fails."""
 
     async def main() -> None:
@@ -244,11 +244,11 @@ def test_task_group_in_the_first_step(road: ModuleType, loop_name: str) -> None:
             await start(road, parent(ValueError("child")))
         assert [str(error) for error in caught.value.exceptions] == ["child"]
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_anyio_scope_in_the_first_step(road: ModuleType, loop_name: str) -> None:
+def test_anyio_scope_in_the_first_step(road: ModuleType, run: Run) -> None:
     """A cancel scope of anyio that is entered in the first step is left by being cancelled there."""
     anyio = pytest.importorskip("anyio")
 
@@ -262,15 +262,14 @@ def test_anyio_scope_in_the_first_step(road: ModuleType, loop_name: str) -> None
 
         assert await start(road, scoped())
 
-    run_on(loop_name, main)
+    run(main)
 
 
 @each
-def test_nested_starts_are_cancelled_inwards(road: ModuleType, loop_name: str) -> None:
+def test_nested_starts_are_cancelled_inwards(road: ModuleType, run: Run) -> None:
     """Of coroutines that start and await each other in their first steps, a cancel of the outermost ends all."""
 
     async def main() -> None:
-        complaints = Complaints()
         ended: list[int] = []
 
         async def nest(depth: int) -> None:
@@ -287,6 +286,29 @@ def test_nested_starts_are_cancelled_inwards(road: ModuleType, loop_name: str) -
         with pytest.raises(asyncio.CancelledError):
             await task
         assert ended == list(range(6))
-        assert complaints.messages == []
+        assert run.told() == []
 
-    run_on(loop_name, main)
+    run(main)
+
+
+@each
+def test_finished_task_is_cancelled_by_the_shutdown(road: ModuleType, run: Run) -> None:
+    """A cancel of all tasks right after the first step cannot take back a result that is there, nor is it reported."""
+
+    async def main() -> None:
+        async def quick() -> int:
+            return 5
+
+        async def fail() -> NoReturn:
+            raise ValueError
+
+        finished, failed = start(road, quick()), start(road, fail())
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await settle()
+        assert finished.result() == 5
+        with pytest.raises(ValueError):
+            failed.result()
+        assert run.told() == []
+
+    run(main)

@@ -45,6 +45,7 @@ from .outcomes import Failure, as_awaitable, without_caller
 from .placements import STEP_TOLL, TOLL, TURN, StallBudget
 from .syscalls import evidence, switches
 from .tasks import coroutine_of, running_loop, set_running_loop, start_task
+from .workers import shared_group
 
 if TYPE_CHECKING:
     from .pools import Pool
@@ -100,12 +101,14 @@ class Home:
         "thread",
         "turn",
         "unawaited",
+        "workers",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.thread = threading.get_ident()
         self.debug = loop.get_debug()
+        self.workers = shared_group()
         self.turn = TURN  # nanoseconds; below zero the loop has to go round before more may run in place
         self.budget = StallBudget(monotonic_ns())
         self.mailbox: Mailbox[Letter] = Mailbox(loop, self._deliver)
@@ -182,6 +185,8 @@ class Home:
             blocked, preempted = evidence(before)
             if self.debug and blocked and definition.contract.blocks == "never":
                 _tell_violation(definition, spent)
+            if blocked and (self.workers.busy or self.mailbox.pending):
+                blocked = None  # it may have waited for the interpreter lock, which a worker had
             if not preempted:
                 learner.ran_in_place(spent, blocked, self.unawaited != 0, definition.in_place, self.budget, now)
         self.unawaited = handle._arrived

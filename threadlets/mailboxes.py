@@ -45,6 +45,11 @@ class Mailbox(Generic[L]):
         self._letters: deque[L] = deque()
         self._armed = False
 
+    @property
+    def pending(self) -> bool:
+        """Whether there are letters that have not been delivered."""
+        return bool(self._letters)
+
     def post(self, letter: L) -> bool:
         """Leave a letter; False if the loop is closed and nobody will ever read it. Thread: any."""
         self._letters.append(letter)

@@ -4,18 +4,24 @@ Why: sending a call to a worker thread costs about 100 us, and most calls need l
 does block stalls every other task of the loop. Neither is known before the call, but both are known of the calls
 before.
 
-On a loop that cannot change hands a miss stalls everybody. So an entrypoint starts on workers, moves in place after a
-run of fast calls, and pays what its calls in place overrun from a stall budget that all entrypoints of a loop share: 1
-% of wall time. An overdraft sends it back to the workers, with twice the probation.
+The rule: an entrypoint belongs in place while ``P(block) x cost of a stall < cost of a hop``. The left side is kept as
+the *expected stall*, a moving average over its last calls. On a loop that cannot change hands an entrypoint starts on
+workers, and moves in place after a run of fast calls. What its calls in place overrun is also paid from a stall budget
+that all entrypoints of a loop share, 1 % of wall time: who contributes to an overdraft goes back to the workers, and
+one that has been sent back waits longer each time, and until the budget is solvent.
 
-Evidence: a call that was slow without blocking (it computed) is forgiven more than one that blocked, since on a worker
-it would compete with the loop for the interpreter lock anyway. And a call that was slow because the system gave the CPU
-to somebody else says nothing about its function. Telling these apart costs 0.8 us, so only the calls after a slow one
-are *watched*. A slow call that was not watched is charged, but only a long one is proof enough to send an entrypoint
-away.
+Evidence: that a call was slow says little by itself. It may have computed, which it would do on a worker too, competing
+with the loop for the interpreter lock. The system may have given the CPU to somebody else. Or it waited for the
+interpreter lock while workers were busy, for as much as several of its switch intervals (5 ms), and it would do so
+anywhere. Whether a thread waited, and whether it was only preempted, can be measured for 0.8 us, so only the calls
+after a slow one are *watched*. A call that was slow and is not proven to have blocked counts as a *doubt*: many of them
+are needed. One that took longer than all such accidents is proof enough.
 
 In fan-out - several starts before the first await - calls that block in place run one after the other instead of at the
-same time. So their blocked time counts in full, and one long miss is enough.
+same time. So one proven miss is enough.
+
+Rejected: judging by the budget alone (one entrypoint's long stall made it an overdraft when the next one was late by a
+little); judging worker calls by CPU time (the wait for the interpreter lock and the wait for a disk look the same).
 
 Pure: times are arguments, in nanoseconds, and nothing here knows a clock.
 """
@@ -34,10 +40,13 @@ TURN = 2_000_000  # ns; arbitrary: a round of the loop every 2 ms costs less tha
 TOLL = 1_000  # ns; charged for each call on top of its own time, measured: benchmarks/calls.py
 STEP_TOLL = 4_000  # ns; charged for a coroutine's first step: a guess, since to read the clock would cost 5 % of one
 
-LONG = 20_000_000  # ns; arbitrary: several time slices of the system's scheduler, so it was not only preempted
+LONG = 20_000_000  # ns; arbitrary: several time slices of the scheduler and switch intervals of the interpreter
+WINDOW = 64  # calls; arbitrary: over which the expected stall is averaged
+DOUBTFUL = 2_000_000  # ns per call; arbitrary: doubts that weigh as much as a proof
+FAST_MERIT, SLOW_MERIT = 16, 1  # arbitrary: what a call on a worker adds, if it was fast, or slow for whatever reason
 WATCHED = 64  # arbitrary: calls that are measured after a slow one
 
-PROBATION = 8  # arbitrary: fast calls on workers, in a row, before an entrypoint moves in place
+PROBATION = 8  # arbitrary: fast calls on workers before an entrypoint moves in place
 PROBATION_MAX = 4096  # arbitrary: so that what has become fast is found to be within a minute or so
 GOOD_BEHAVIOUR = 100  # arbitrary: calls in place per call of probation after which earlier overdrafts are forgotten
 
@@ -90,7 +99,7 @@ class Learner:
         overdrafts: How often it was sent back to the workers.
     """
 
-    __slots__ = ("_fast", "_moved_at", "_probation", "in_place", "overdrafts", "watch")
+    __slots__ = ("_counted", "_doubt", "_merit", "_moved_at", "_probation", "_stall", "in_place", "overdrafts", "watch")
 
     limit = HOP // 2
 
@@ -99,13 +108,16 @@ class Learner:
         self.watch = 0
         self.overdrafts = 0
         self._probation = PROBATION
-        self._fast = 0
+        self._merit = 0  # what its calls on workers have earned since it was sent there
+        self._stall = 0.0  # ns; the expected stall of a call in place, from what is proven
+        self._doubt = 0.0  # ns; the same, from what is not
+        self._counted = 0  # how many calls in place the averages have seen
         self._moved_at = 0  # how many calls in place there had been when it moved in place
 
     def __repr__(self) -> str:
         if self.in_place:
-            return "<Learner: in place>"
-        return f"<Learner: on workers, {self._fast} of {self._probation} fast calls>"
+            return f"<Learner: in place, expected stall {self._stall / 1000:.0f} us>"
+        return f"<Learner: on workers, {self._merit // FAST_MERIT} of {self._probation} fast calls>"
 
     def ran_on_worker(self, spent: int, blocked: bool | None, in_place: int, solvent: bool) -> None:
         """Learn from a call on a worker that took ``spent`` ns.
@@ -116,15 +128,25 @@ class Learner:
             in_place: How many calls in place there have been.
             solvent: Whether the loop's stall budget is not overdrawn.
         """
-        if spent > HOP:
-            self.watch = WATCHED
+        self._forget(1)
         if spent <= (FAIR if blocked is False else HOP):
-            self._fast += 1
-            if self._fast >= self._probation and solvent and not self.in_place:
-                self.in_place = True
-                self._moved_at = in_place
+            self._merit += FAST_MERIT
         else:
-            self._fast = 0
+            self.watch = WATCHED
+            if spent >= LONG and blocked is not False:
+                self._stall += spent / WINDOW
+                self._merit = 0
+            else:
+                self._merit += SLOW_MERIT
+        if (
+            self._merit >= FAST_MERIT * self._probation
+            and self._stall < HOP / 4  # a quarter: so that it does not move back and forth
+            and (solvent or not self.overdrafts)
+            and not self.in_place
+        ):
+            self.in_place = True
+            self._counted = self._moved_at = in_place
+            self._doubt = 0.0
 
     def ran_in_place(
         self, spent: int, blocked: bool | None, fan_out: bool, in_place: int, budget: StallBudget, now: int
@@ -133,23 +155,36 @@ class Learner:
 
         Args:
             spent: How long the call took, in nanoseconds.
-            blocked: Whether it gave up its CPU to wait; None if that was not measured.
+            blocked: Whether it gave up its CPU to wait; None if that was not measured, or if it may have waited for the
+                interpreter lock.
             fan_out: Whether the caller had started other threadlets that it had not awaited yet.
             in_place: How many calls in place there have been.
             budget: What the loop can still afford.
             now: The clock, in nanoseconds.
         """
         self.watch = WATCHED
-        if blocked is False:
-            overrun = spent - FAIR
-        else:
-            overrun = spent if fan_out else spent - HOP
+        self._forget(in_place - self._counted)
+        self._counted = in_place
+        overrun = spent - (FAIR if blocked is False else HOP)
         if overrun <= 0:
             return
-        overdraft = not budget.spend(overrun, now)
-        proven = blocked is not None or spent >= LONG
-        if proven and (overdraft or (fan_out and blocked is not False and spent >= FAIR)):
+        solvent = budget.spend(overrun, now)
+        if blocked is None and spent < LONG:
+            self._doubt += overrun / WINDOW
+            if self._doubt >= DOUBTFUL:
+                self._go_to_workers(in_place)
+            return
+        self._stall += overrun / WINDOW
+        missed = fan_out and blocked is not False and spent >= FAIR
+        if self._stall >= HOP or missed or (not solvent and self._stall >= HOP / 4):
             self._go_to_workers(in_place)
+
+    def _forget(self, calls: int) -> None:
+        """Let the averages fade by some calls that added nothing."""
+        if calls > 0 and (self._stall or self._doubt):
+            fade = (1 - 1 / WINDOW) ** min(calls, 100 * WINDOW)
+            self._stall *= fade
+            self._doubt *= fade
 
     def _go_to_workers(self, in_place: int) -> None:
         if not self.in_place:  # several calls were under way at once; one lesson is enough
@@ -159,11 +194,11 @@ class Learner:
         if in_place - self._moved_at >= GOOD_BEHAVIOUR * self._probation:
             self._probation = PROBATION
         self._probation = min(2 * self._probation, PROBATION_MAX)
-        self._fast = 0
+        self._merit = 0
 
     def _check(self) -> None:
         assert PROBATION <= self._probation <= PROBATION_MAX, "probation stays in its bounds"
-        assert self._fast >= 0, "fast calls are counted upwards"
+        assert self._merit >= 0 and self._stall >= 0 and self._doubt >= 0, "what is counted is counted upwards"
 
 
 class Fixed(Learner):

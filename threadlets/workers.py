@@ -127,6 +127,11 @@ class WorkerGroup:
         return self._threads
 
     @property
+    def busy(self) -> int:
+        """How many threads are not idle."""
+        return self._threads - len(self._idle)
+
+    @property
     def waiting(self) -> int:
         """How many jobs wait for a thread."""
         return len(self._queue)
