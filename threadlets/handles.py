@@ -168,14 +168,17 @@ class Threadlet(Generic[T]):
         raise self._not_done()
 
     def get_loop(self) -> AbstractEventLoop:
-        """Return the event loop that it belongs to.
+        """Return the event loop that it belongs to; if it ran where none runs, the one that runs here.
 
         Raises:
-            NoRunningLoop: If it ran where no event loop runs, and so belongs to none.
+            NoRunningLoop: If it belongs to none, and none runs here.
         """
-        if self.pool is None:
-            raise NoRunningLoop(f"{self!r} ran where no event loop runs, and belongs to none")
-        return self.pool.get_loop()
+        if self.pool is not None:
+            return self.pool.get_loop()
+        try:
+            return get_running_loop()
+        except RuntimeError:
+            raise NoRunningLoop(f"{self!r} ran where no event loop runs, and none runs here") from None
 
     def __repr__(self) -> str:
         words = [f"<Threadlet {self.entrypoint.name} {self._state}"]
@@ -213,8 +216,7 @@ class Threadlet(Generic[T]):
         if context is None:
             context = copy_context()
         if self._state in FINAL:
-            loop = get_running_loop() if self.pool is None else self.pool.get_loop()
-            loop.call_soon(callback, self, context=context)
+            self.get_loop().call_soon(callback, self, context=context)
         elif self._marks & WAITED:
             self._callbacks.append((callback, context))
         else:
@@ -320,6 +322,11 @@ class Threadlet(Generic[T]):
         if self._state is CANCELLED:
             return self._make_cancelled_error()
         return InvalidStateError(f"{self!r} is not done: await it")
+
+    @property
+    def _cancel_message(self) -> object:
+        """The reason of a cancelled threadlet; asyncio's ``gather`` asks for it by this name."""
+        return self._value if self._state is CANCELLED else None
 
     def _make_cancelled_error(self) -> CancelledError:
         """Make the exception of a cancelled threadlet; asyncio's ``gather`` asks for it by this name."""
