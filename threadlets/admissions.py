@@ -13,7 +13,7 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop, Future, Task, get_running_loop
 from collections import deque
 from collections.abc import Hashable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -55,6 +55,7 @@ class Admission:
         self._closed = False
         self._armed = False  # the pump is scheduled
         self._direct = False  # what is started may run without a look at queue, throttles and capacity
+        self._latest_context = Context()
         self._latest = 0  # the latest time of arrival in the queue: they are unique
         self._room_waiters: deque[Future[None]] = deque()
         self._drain_waiters: list[Future[None]] = []
@@ -111,13 +112,24 @@ class Admission:
         """Queue a threadlet until the throttles agree, or the loop has gone round."""
         now = self._latest = max(self._latest + 1, monotonic_ns())  # unique, so that the queue can go by it
         handle = make_threadlet(definition, self, priority, tags, QUEUED, now, 0)
-        handle._keep(args, kwargs, copy_context())
+        handle._keep(args, kwargs, self._context())
         self._list(handle)
         self._queue.push(handle, priority, now)
         self._direct = False
         if len(self._queue) == 1 and self._ready():
             self._arm()
         return handle
+
+    def _context(self) -> Context:
+        """Return a copy of the current context for what has to wait: the same one again as long as nothing has changed.
+
+        A million queued threadlets have one context together then, and not a million. It is copied once more to run in.
+        """
+        context, latest = copy_context(), self._latest_context
+        same = len(context) == len(latest) and all(latest.get(var, latest) is value for var, value in context.items())
+        if not same:
+            self._latest_context = context
+        return self._latest_context
 
     def _bind(self) -> None:
         """Belong to the running loop."""
@@ -179,6 +191,7 @@ class Admission:
         finally:
             self._armed = False
             if not self._queue:
+                self._latest_context = Context()  # it may hold large values
                 self._set_direct()
             elif self._ready():
                 self._arm()
@@ -226,13 +239,14 @@ class Admission:
     def _forget(self, handle: Threadlet[Any]) -> None:
         if handle._marks & ABANDONED:
             self._abandoned += 1
-        else:
+        elif handle._marks & ADMITTED:
             self._give_back(handle)
         if handle._marks & LISTED:
             handle._marks &= ~LISTED
             self._index.remove(handle, handle.entrypoint, handle._tags)
-            self._tell_room()
-            if not self._index:
+            if self._room_waiters:
+                self._tell_room()
+            if not len(self._index):
                 self._home.busy.discard(self)
                 for waiter in self._drain_waiters:
                     if not waiter.done():

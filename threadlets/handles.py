@@ -294,7 +294,9 @@ class Threadlet(Generic[T]):
         Returns:
             What only a run needed: to be dropped when all books are in order, since ``__del__`` may run any code.
         """
-        self._move(state)
+        if state not in STEPS[self._state]:
+            step(self._state, state)
+        self._state = state
         self._value = value
         self._task = None
         if self._marks & WAITED:

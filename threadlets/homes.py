@@ -143,8 +143,9 @@ class Home:
     def launch(self, handle: Threadlet[Any]) -> None:
         """Start a threadlet that has waited, and that its pool has admitted."""
         definition = handle.entrypoint
-        context: Context = handle._context  # type: ignore[assignment]
+        context = cast(Context, handle._context).copy()
         if not definition.is_coroutine and not definition.learner.in_place:
+            handle._context = context
             self.send_to_worker(handle)
             return
         handle._move(RUNNING)
@@ -306,8 +307,9 @@ class Home:
             state, value = FAILED, error
         spent = monotonic_ns() - started
         here.running = None
-        blocked, _ = evidence(switched)
-        if not self.mailbox.post((handle, state, value, changes(before, context), spent, blocked)):
+        blocked = None if switched is None else evidence(switched)[0]
+        changed = changes(before, context) if context else None
+        if not self.mailbox.post((handle, state, value, changed, spent, blocked)):
             logger.debug("%r ended on a worker after its event loop had been closed", handle)
 
     def _deliver(self, burst: list[Letter]) -> None:

@@ -83,7 +83,8 @@ class PriorityQueue(Generic[K]):
             if item.ticket is ticket:
                 item.ticket = None
                 self._size -= 1
-                self._sweep()
+                if len(self._heap) > 2 * self._size or self._least is not None:
+                    self._sweep()
                 return item
 
     def peek(self) -> K:

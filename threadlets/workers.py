@@ -144,7 +144,7 @@ class WorkerGroup:
         """
         with self._lock:
             self._queue.push(job, job.priority, next(self._order))
-            summon = self._choose()
+            summon = None if self._searching else self._choose()
         if summon is not None:
             try:
                 summon()
@@ -212,12 +212,13 @@ class WorkerGroup:
             with self._lock:
                 if searching:
                     searching = self._searching = False
-                if self._queue:
+                try:
                     job = self._queue.pop()
-                    summon = self._choose()
-                else:
+                except IndexError:
                     job = None
                     self._idle.append(gate)
+                else:
+                    summon = None if self._searching else self._choose()
             if job is not None:
                 if summon is not None:
                     with contextlib.suppress(RuntimeError):  # no further thread can be started: go on with these
