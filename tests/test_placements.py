@@ -1,4 +1,4 @@
-"""The learner, on a clock that is told: when an entrypoint moves in place, when it is sent back, and what it may cost."""
+"""The learner, on a clock that is told: when an entrypoint moves in place, when it is sent back, what that may cost."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import pytest
 
 from tests.support import FakeClock
 from threadlets.placements import (
+    DOUBTFUL,
     FAIR,
+    FAST_MERIT,
     GOOD_BEHAVIOUR,
     HOP,
     LONG,
     PROBATION,
     PROBATION_MAX,
+    SLOW_MERIT,
     WATCHED,
+    WINDOW,
     Fixed,
     Learner,
     StallBudget,
@@ -61,45 +65,72 @@ class Calls:
 
     def move_in_place(self) -> int:
         """Make fast calls until it has moved in place; return how many that took."""
-        self.clock.pass_(seconds=100)  # whatever the budget owes
         before = self.on_workers
         while not self.learner.in_place:
+            self.clock.pass_(seconds=100)  # whatever the budget owes
             self.call()
         return self.on_workers - before
 
     def overdraw(self) -> None:
-        """Make it block in place for longer than the budget can pay."""
-        assert self.call(1000 * MS, blocked=True)
+        """Make it block in place for too long."""
+        self.learner.watch = WATCHED
+        assert self.call(TOO_LONG, blocked=True)
         assert not self.learner.in_place
 
 
+TOO_LONG = HOP + HOP * WINDOW  # of one call: the expected stall becomes that of a hop
+
+
 def test_moves_in_place_after_probation() -> None:
-    """A new entrypoint runs on workers until PROBATION calls in a row were fast; a slow one starts the count again."""
+    """A new entrypoint runs on workers until PROBATION calls were fast, that is, no slower than a hop."""
     calls = Calls()
-    calls.fast(PROBATION - 1)
-    assert not calls.call(HOP + 1, blocked=True)
-    calls.fast(PROBATION - 1)
-    assert not calls.learner.in_place
+    assert calls.move_in_place() == PROBATION
+    calls = Calls()
+    for _ in range(PROBATION - 1):
+        assert not calls.call(HOP)
     assert repr(calls.learner) == f"<Learner: on workers, {PROBATION - 1} of {PROBATION} fast calls>"
-    assert not calls.call(HOP), "as long as a hop is fast"
+    calls.call(HOP)
     assert calls.call()
-    assert repr(calls.learner) == "<Learner: in place>"
+    assert repr(calls.learner) == "<Learner: in place, expected stall 0 us>"
 
 
-@pytest.mark.parametrize(("spent", "blocked", "moves"), [(FAIR, False, True), (FAIR + 1, False, False)])
-def test_what_only_computes_is_forgiven_more(spent: int, blocked: bool, moves: bool) -> None:
-    """A call that is known not to have blocked is fast up to FAIR: on a worker it would compete with the loop anyway."""
+@pytest.mark.parametrize(("spent", "blocked", "merit"), [(FAIR, False, FAST_MERIT), (FAIR + 1, False, SLOW_MERIT)])
+def test_computing_is_forgiven_more(spent: int, blocked: bool, merit: int) -> None:
+    """A call that is known not to have blocked is fast up to FAIR: on a worker it competes with the loop anyway."""
     calls = Calls()
-    for _ in range(PROBATION + 1):  # the first is not watched
-        calls.call(spent, blocked=blocked)
-    assert calls.learner.in_place is moves
+    calls.learner.watch = 1
+    calls.call(spent, blocked=blocked)
+    assert calls.learner._merit == merit
 
 
-def test_what_blocks_longer_than_a_hop_stays_on_workers() -> None:
-    """A function that waits for longer than a hop costs never moves in place, measured or not."""
+def test_slow_calls_count_little() -> None:
+    """A slow call on a worker is no proof against its function, but many are needed in the place of a fast one."""
+    calls = Calls()
+    for _ in range(FAST_MERIT // SLOW_MERIT * PROBATION - 1):
+        calls.call(HOP + 1, blocked=True)
+    assert not calls.learner.in_place
+    calls.call(HOP + 1, blocked=True)
+    assert calls.learner.in_place
+
+
+def test_long_calls_start_the_probation_again() -> None:
+    """A call on a worker that waited for LONG costs all merit, and has to fade; one that computed for so long does not."""
+    calls = Calls()
+    calls.fast(PROBATION - 1)
+    calls.call(LONG, blocked=True)
+    assert calls.move_in_place() > WINDOW
+    calls = Calls()
+    calls.fast(PROBATION - 1)
+    calls.learner.watch = 1
+    calls.call(LONG, blocked=False)
+    assert calls.move_in_place() == 1
+
+
+def test_what_blocks_long_stays_on_workers() -> None:
+    """A function that always waits for LONG never moves in place, measured or not."""
     calls = Calls()
     for _ in range(1000):
-        calls.call(HOP + 1, blocked=True)
+        calls.call(LONG, blocked=True)
     assert calls.in_place == 0
 
 
@@ -117,30 +148,60 @@ def test_slow_calls_are_watched() -> None:
     assert calls.learner.watch == WATCHED
 
 
-def test_overdraft_sends_back() -> None:
-    """Overruns are paid from the budget, to its last nanosecond; the first that it cannot pay sends the entrypoint away."""
-    calls = Calls()
-    calls.fast(PROBATION)
-    calls.learner.watch = WATCHED
-    each = StallBudget.CAP // 5
-    calls.clock.pass_ = lambda **_: 0  # type: ignore[method-assign]  # so that nothing is earned
-    for _ in range(5):
-        assert calls.call(HOP + each, blocked=True)
-    assert calls.call(HOP + 1, blocked=True)
-    assert not calls.learner.in_place
-    assert calls.learner.overdrafts == 1
+@pytest.mark.parametrize("blocked", [True, False])
+def test_expected_stall_sends_back(blocked: bool) -> None:
+    """An entrypoint is sent back when what its calls are expected to stall costs as much as a hop, and not before."""
+    forgiven = HOP if blocked else FAIR
+    for spent, stays in [(forgiven + HOP * WINDOW - 1, True), (forgiven + HOP * WINDOW, False)]:
+        calls = Calls()
+        calls.move_in_place()
+        calls.learner.watch = 1
+        assert calls.call(spent, blocked=blocked)
+        assert calls.learner.in_place is stays
+        assert calls.learner.overdrafts == (not stays)
 
 
-def test_computing_is_charged_beyond_what_is_fair() -> None:
-    """A call that computed is charged what it took beyond FAIR, and can overdraw the budget too."""
+@pytest.mark.parametrize(("apart", "stays"), [(0, False), (1, False), (20 * WINDOW, True)])
+def test_expected_stall_fades(apart: int, stays: bool) -> None:
+    """Two calls that stalled for a while weigh together, unless there were many fast ones between them."""
     calls = Calls()
-    calls.fast(PROBATION)
-    calls.learner.watch = WATCHED
-    for _ in range(1000):
-        assert calls.call(FAIR)
-    assert calls.call(FAIR + StallBudget.CAP)
+    calls.move_in_place()
+    for _ in range(2):
+        calls.fast(apart)
+        calls.learner.watch = 1
+        calls.call(HOP + HOP * WINDOW * 2 // 3, blocked=True)
+    assert calls.learner.in_place is stays
+
+
+def test_overdraft_sends_back_who_contributes() -> None:
+    """Once the loop's budget is overdrawn, a quarter of the expected stall is too much; less is still nothing."""
+    for spent, stays in [(HOP + HOP * WINDOW // 4 - 1, True), (HOP + HOP * WINDOW // 4, False)]:
+        calls = Calls()
+        calls.move_in_place()
+        calls.budget.spend(2 * StallBudget.CAP, calls.clock.now)
+        calls.learner.watch = 1
+        assert calls.call(spent, blocked=True)
+        assert calls.learner.in_place is stays
+
+
+def test_doubts() -> None:
+    """A slow call that nobody watched is a doubt: one does not send away, many together do, and they fade."""
+    calls = Calls()
+    calls.move_in_place()
+    many = DOUBTFUL * WINDOW // (LONG - HOP - 1) + 1
+    for number in range(1, many + 1):
+        calls.learner.watch = 0
+        assert calls.call(LONG - 1)
+        assert calls.learner.in_place is (number < many)
+    calls = Calls()
+    calls.move_in_place()
+    for _ in range(3 * many):
+        calls.learner.watch = 0
+        assert calls.call(LONG - 1)
+        calls.clock.pass_(seconds=10)
+        calls.fast(20 * WINDOW)
     assert calls.learner.in_place
-    assert calls.call(FAIR + StallBudget.CAP)
+    assert calls.call(LONG), "long enough to be a proof"
     assert not calls.learner.in_place
 
 
@@ -149,7 +210,9 @@ def test_probation_doubles() -> None:
     calls = Calls()
     expected = PROBATION
     for overdrafts in range(1, 15):
-        assert calls.move_in_place() == expected
+        needed = calls.move_in_place()
+        assert calls.learner._probation == expected
+        assert needed == expected or (expected < 2 * WINDOW and needed < 2 * WINDOW)  # the stall has to fade, too
         calls.overdraw()
         assert calls.learner.overdrafts == overdrafts
         expected = min(2 * expected, PROBATION_MAX)
@@ -160,84 +223,67 @@ def test_probation_doubles() -> None:
 def test_good_behaviour_is_remembered(good: bool) -> None:
     """Enough calls in place between two overdrafts make the earlier ones forgotten; one too few do not."""
     calls = Calls()
-    for _ in range(3):
+    for _ in range(5):
         calls.move_in_place()
         calls.overdraw()
-    probation = 8 * PROBATION
+    probation = 32 * PROBATION
     assert calls.move_in_place() == probation
     calls.fast(GOOD_BEHAVIOUR * probation - (1 if good else 2))
     calls.overdraw()  # this is the last call of the count
-    assert calls.move_in_place() == (2 * PROBATION if good else 2 * probation)
+    assert calls.learner._probation == (2 * PROBATION if good else 2 * probation)
 
 
-def test_insolvent_loop_takes_nobody_in() -> None:
-    """While the loop's budget is overdrawn, no entrypoint moves in place, however fast its calls are."""
+def test_insolvent_loop_takes_nobody_back() -> None:
+    """While the loop's budget is overdrawn, no entrypoint returns that was sent away; a new one gets its chance."""
     clock = FakeClock()
     budget = StallBudget(clock.now)
     other, calls = Calls(clock, budget), Calls(clock, budget)
-    other.fast(PROBATION)
+    other.move_in_place()
     other.overdraw()
-    calls.fast(10 * PROBATION)
-    assert calls.in_place == 0
+    budget.spend(2 * StallBudget.CAP, clock.now)
+    other.fast(20 * PROBATION)
+    assert not other.learner.in_place
+    calls.fast(PROBATION)
+    assert calls.learner.in_place
     clock.pass_(seconds=100)
-    calls.fast(1)
-    assert calls.call()
+    other.fast(1)
+    assert other.learner.in_place
 
 
 def test_one_lesson_is_enough() -> None:
     """Calls in place that were under way together and end late count as one overdraft, not as several."""
     calls = Calls()
-    calls.fast(PROBATION)
+    calls.move_in_place()
     for _ in range(3):
         calls.learner.ran_in_place(1000 * MS, True, False, 1, calls.budget, calls.clock.now)
     assert calls.learner.overdrafts == 1
-    assert calls.move_in_place() == 2 * PROBATION
+    assert calls.learner._probation == 2 * PROBATION
 
 
-def test_fan_out_needs_one_long_miss() -> None:
-    """In fan-out one call that is known to have blocked for FAIR is enough, though the budget could pay for it."""
-    for spent, watched, blocked, stays in [
-        (FAIR, True, True, False),
-        (FAIR - 1, True, True, True),
-        (FAIR, False, True, True),  # it may have been preempted; from now on it is watched
-        (LONG, False, True, False),
-        (LONG, True, False, True),  # it computed: at the same time, on workers, it would take as long
+def test_fan_out_needs_one_miss() -> None:
+    """In fan-out one call that is known to have blocked for FAIR is enough, though the loop could well afford it."""
+    for fan_out, spent, watched, blocked, stays in [
+        (True, FAIR, True, True, False),
+        (False, FAIR, True, True, True),
+        (True, FAIR - 1, True, True, True),
+        (True, FAIR, False, True, True),  # it may have been preempted; from now on it is watched
+        (True, 2 * FAIR, True, False, True),  # it computed: on workers, together, it would take as long
+        (True, LONG, False, True, False),
     ]:
         calls = Calls()
-        calls.fast(PROBATION)
+        calls.move_in_place()
         calls.learner.watch = WATCHED if watched else 0
-        assert calls.call(spent, blocked=blocked, fan_out=True)
-        assert calls.learner.in_place is stays, (spent, watched, blocked)
+        assert calls.call(spent, blocked=blocked, fan_out=fan_out)
+        assert calls.learner.in_place is stays, (fan_out, spent, watched, blocked)
     calls = Calls()
-    calls.fast(PROBATION)
+    calls.move_in_place()
     calls.call(FAIR, blocked=True, fan_out=True)
     calls.call(FAIR, blocked=True, fan_out=True)
     assert not calls.learner.in_place, "the second one was watched"
 
 
-def test_fan_out_is_charged_in_full() -> None:
-    """In fan-out blocked time is charged from its first nanosecond, since calls on workers would wait together."""
-    budget = StallBudget(0)
-    Learner().ran_in_place(HOP, True, True, 1, budget, 0)
-    assert budget.spend(StallBudget.CAP - HOP, 0)
-    assert not budget.spend(1, 0)
-
-
-def test_preemption_proves_nothing() -> None:
-    """Short slow calls that nobody watched are charged, but do not send away: the system may have taken the CPU."""
-    calls = Calls()
-    calls.fast(PROBATION)
-    for _ in range(100):
-        assert calls.call(LONG - 1)
-        calls.fast(WATCHED)  # fast ones: the watch ends
-    assert calls.learner.in_place
-    assert not calls.budget.solvent(calls.clock.now)
-    calls.call(LONG)
-    assert not calls.learner.in_place
-
-
 def test_budget() -> None:
-    """The budget earns its share of wall time up to its cap, owes what it could not pay, and ignores a clock's step back."""
+    """The budget earns a share of wall time up to its cap, owes what it could not pay; a clock may step back."""
     clock = FakeClock(now=10**18)
     budget = StallBudget(clock.now)
     assert budget.spend(StallBudget.CAP, clock.now)
@@ -254,7 +300,7 @@ def test_budget() -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_share_of_wall_time(seed: int) -> None:
-    """Forty entrypoints that block now and then, of all kinds, stall their loop for 1 % of the time, and a bit at first."""
+    """Forty entrypoints that block now and then stall their loop for 1 % of the time, and for a bit at first."""
     chance = random.Random(seed)
     clock = FakeClock()
     budget = StallBudget(clock.now)
@@ -275,7 +321,7 @@ def test_share_of_wall_time(seed: int) -> None:
 
 @pytest.mark.parametrize("every", [WATCHED // 2, WATCHED + 1, 10 * WATCHED])
 def test_share_of_wall_time_for_regular_blocks(every: int) -> None:
-    """A function that blocks for 10 ms now and then, and always long after the last time, cannot hide from the watch."""
+    """A function that blocks for 10 ms at regular intervals cannot hide from the watch by their length."""
     calls = Calls()
     for number in range(30_000):
         blocks = number % every == every - 1
@@ -286,7 +332,7 @@ def test_share_of_wall_time_for_regular_blocks(every: int) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_one_percent_blocks_for_100_ms(seed: int) -> None:
-    """A function that blocks for 100 ms in one call of a hundred ends on workers, and stays there for almost all calls."""
+    """A function that blocks for 100 ms in one call of a hundred ends on workers, and almost always stays there."""
     chance = random.Random(seed)
     calls = Calls()
     for number in range(60_000):
@@ -303,19 +349,19 @@ def test_one_percent_blocks_for_100_ms(seed: int) -> None:
 def test_what_became_fast_returns() -> None:
     """A function that was slow for long and is fast from now on is in place again after its probation."""
     calls = Calls()
+    for _ in range(1000):
+        calls.call(1000 * MS, blocked=True)
+    assert calls.move_in_place() < 2 * PROBATION_MAX
     for _ in range(20):
         calls.move_in_place()
         calls.overdraw()
-    calls.clock.pass_(seconds=100)
-    calls.fast(PROBATION_MAX)
-    assert calls.call()
+    assert calls.move_in_place() == PROBATION_MAX
 
 
 @pytest.mark.parametrize("in_place", [True, False])
 def test_fixed(in_place: bool) -> None:
-    """What the contract has settled is not learned, and its calls in place need not be reported."""
+    """What the contract has settled is not changed by any call, and costs the budget nothing."""
     learner, budget = Fixed(in_place=in_place), StallBudget(0)
-    assert learner.limit > 100 * 365 * 86400 * 10**9
     for _ in range(100):
         learner.ran_in_place(10_000 * MS, True, True, 1, budget, 0)
         learner.ran_on_worker(1, False, 1, True)

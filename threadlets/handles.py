@@ -178,7 +178,7 @@ class Threadlet(Generic[T]):
         try:
             return get_running_loop()
         except RuntimeError:
-            raise NoRunningLoop(f"{self!r} ran where no event loop runs, and none runs here") from None
+            raise NoRunningLoop(f"{self!r} ran where no event loop runs, and so belongs to none; none runs here, either") from None
 
     def __repr__(self) -> str:
         words = [f"<Threadlet {self.entrypoint.name} {self._state}"]
