@@ -69,6 +69,7 @@ class Calls:
         while not self.learner.in_place:
             self.clock.pass_(seconds=100)  # whatever the budget owes
             self.call()
+            assert self.on_workers - before <= 10 * PROBATION_MAX, "it never moves in place"
         return self.on_workers - before
 
     def overdraw(self) -> None:
@@ -114,7 +115,7 @@ def test_slow_calls_count_little() -> None:
 
 
 def test_long_calls_start_the_probation_again() -> None:
-    """A call on a worker that waited for LONG costs all merit, and has to fade; one that computed for so long does not."""
+    """A call on a worker that waited for LONG costs all merit, and has to fade; one that computed does not."""
     calls = Calls()
     calls.fast(PROBATION - 1)
     calls.call(LONG, blocked=True)

@@ -178,7 +178,7 @@ class Threadlet(Generic[T]):
         try:
             return get_running_loop()
         except RuntimeError:
-            raise NoRunningLoop(f"{self!r} ran where no event loop runs, and so belongs to none; none runs here, either") from None
+            raise NoRunningLoop(f"{self!r} ran without an event loop and belongs to none, and none runs here") from None
 
     def __repr__(self) -> str:
         words = [f"<Threadlet {self.entrypoint.name} {self._state}"]
@@ -243,7 +243,7 @@ class Threadlet(Generic[T]):
                 yield
             return self._value  # type: ignore[no-any-return]
         if self._state not in FINAL:
-            if self._state is SUSPENDED:
+            if self._state is SUSPENDED and not self._task.done():
                 # Its task can be awaited as it is. That calls the task's done callbacks in order, and the first of them
                 # is the pool's, so this handle is final before the awaiter goes on.
                 try:
