@@ -1,8 +1,8 @@
 """A coroutine that ends in its first step: started from a pool, called, and as a task in the ways people start one now.
 
 Like is compared with like in two tables. *One at a time*: start one, wait for it, take its result. *A batch*: start a
-hundred, then wait for all; what holds them - a pool, a task group - is made anew for each batch, as one does for a request.
-anyio's task group returns no results, so its children count themselves.
+hundred, then wait for all; what holds them - a pool, a task group - is made anew for each batch, as one does for a
+request. anyio's task group returns no results, so its children count themselves.
 """
 
 from __future__ import annotations

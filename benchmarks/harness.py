@@ -1,16 +1,16 @@
 """Times contenders against each other, in turns, in one process: A B C, A B C, ...
 
-Why: on a machine that does other things too, a time says little; it may be twice as long a minute later. But two samples
-taken within the same tenth of a second meet much the same machine. So the figure that counts here is the *ratio* of ours to
-a contender, computed for each round, and the median of these over the rounds. The times are shown beside it for
-orientation.
+Why: on a machine that does other things too, a time says little; it may be twice as long a minute later. But two
+samples taken within the same tenth of a second meet much the same machine. So the figure that counts here is the
+*ratio* of ours to a contender, computed for each round, and the median of these over the rounds. The times are shown
+beside it for orientation.
 
 Rejected: a process per contender, as pyperf has it. It gives better times, and ratios of things that were measured
 minutes apart.
 
-Invariants: each sample lasts ``SAMPLE`` seconds or more, as measured before the first round; each sample's result is checked;
-the garbage collector is on, as in the programs that this is about, and what earlier samples have left is collected before
-each round.
+Invariants: each sample lasts about ``SAMPLE`` seconds or more, as measured before the first round; its results are
+checked; the garbage collector is on, as in the programs that this is about, and what earlier samples have left is
+collected before each round.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ __all__ = [
     "has",
     "run_on",
     "spread",
+    "until",
     "versus",
 ]
 
@@ -101,6 +102,7 @@ class Comparison:
         ceilings: By contender: the most that its own figure may be.
         unit: What is measured: "s" is shown in microseconds.
         note: A sentence on how like is compared with like.
+        table: Neighbours with the same word here are shown in one table, a line each.
     """
 
     title: str
@@ -110,6 +112,7 @@ class Comparison:
     ceilings: dict[str, float] = field(default_factory=dict)
     unit: str = "s"
     note: str = ""
+    table: str = ""
 
     def ratio(self, other: str) -> Spread:
         """Return ours / other: the median of the rounds' ratios, not the ratio of medians."""

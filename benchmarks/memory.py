@@ -1,17 +1,18 @@
 """Many threadlets that wait: how much memory each takes, and whether the pool gets slower as it fills up.
 
-A pool that lets one run at a time holds N that wait, behind a coroutine that is suspended for ever. Each size has
-processes of its own, in turns - small, large, small, large - so that no size finds memory that another has left behind.
+A pool that lets one run at a time holds N that wait, behind a coroutine that is suspended. Each size has a process of
+its own, in turns - small, large, small, large - so that no size finds memory that another has left behind.
 
-*Resident memory* is what the system has given to the process, before and after the starts, divided by N; it includes what
-the allocator keeps in reserve. *Allocated memory* is what ``tracemalloc`` counts, in a process of its own, since counting
-costs time. Both include everything that a start leaves behind: handle, context, ticket and places in the index. The
-arguments are the same for all.
+*Resident* memory is what the system has given to the process, before and after the starts, divided by N; it includes
+what the allocator keeps in reserve. *Allocated* memory is what ``tracemalloc`` counts, in a process of its own, since
+counting costs time. Both include all that a start leaves behind: handle, arguments, context, ticket, places in the
+index. Each threadlet has one tag, one of ten.
 
-An operation *in order* takes the threadlets as they were started; *at random* jumps around in memory as well. The garbage
-collector is on; its passes over all objects are part of the figures.
+An operation *in order* takes the threadlets as they were started; *at random* jumps around in memory as well, of which
+a million is more than caches hold. The garbage collector is on, and its passes over all objects are part of the
+figures; a second table has it off, to tell what is ours and what is its.
 
-Run for one size, as the parent does: ``python -m benchmarks.memory SIZE LOOP``.
+One size alone, as the parent runs it: ``python -m benchmarks.memory SIZE LOOP [gc-off | traced]``.
 """
 
 from __future__ import annotations
@@ -71,36 +72,51 @@ def measure(loop: str, effort: Effort) -> list[Comparison]:
     rounds = 1 if effort.quick else 3
     sizes = [size for size in SIZES if not effort.quick or size in (SMALL, LARGE)]
     found: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
+    without: dict[int, list[dict[str, float]]] = {size: [] for size in (SMALL, LARGE)}
     for _ in range(rounds):
         for size in sizes:
             found[size].append(_in_process(size, loop))
-    names = {size: f"{size:,}" for size in sizes}
-    comparisons = [
-        Comparison(
-            title=f"{operation}; N queued threadlets, per item",
-            ours=names[LARGE],
-            samples={names[size]: [each[operation] for each in found[size]] for size in reversed(sizes)},
-            budgets={names[SMALL]: GROWTH} if budgeted else {},
-        )
-        for operation, budgeted in OPERATIONS.items()
-    ]
+        for size in without:
+            without[size].append(_in_process(size, loop, "gc-off"))
+    largest = f"{LARGE:,}"
+    traced = SMALL if effort.quick else LARGE
     resident = Comparison(
-        title="resident memory, N queued threadlets, per item",
-        ours=names[LARGE],
-        samples={names[size]: [each["resident"] for each in found[size]] for size in reversed(sizes) if size > SMALL},
-        ceilings={names[LARGE]: BYTES},
+        title="resident memory",
+        ours=largest,
+        samples={largest: [each["resident"] for each in found[LARGE]]},
+        ceilings={largest: BYTES},
         unit="bytes",
-        note="A few thousand fit into memory that the interpreter has in reserve, so small sizes say nothing.",
+        note="For each of N queued threadlets.",
     )
-    traced = ENOUGH if effort.quick else LARGE
     allocated = Comparison(
-        title="allocated memory, N queued threadlets, per item",
+        title="allocated memory",
         ours=f"{traced:,}",
         samples={f"{traced:,}": [_in_process(traced, loop, "traced")["allocated"]]},
         ceilings={f"{traced:,}": BYTES},
         unit="bytes",
+        note="For each of N queued threadlets.",
     )
-    return [resident, allocated, *comparisons]
+    return [
+        resident,
+        allocated,
+        *_operations(found, "time per item, N queued threadlets", budget=GROWTH),
+        *_operations(without, "the same with the garbage collector off"),
+    ]
+
+
+def _operations(
+    found: dict[int, list[dict[str, float]]], table: str, *, budget: float | None = None
+) -> list[Comparison]:
+    return [
+        Comparison(
+            title=operation,
+            ours=f"{LARGE:,}",
+            samples={f"{size:,}": [each[operation] for each in found[size]] for size in sorted(found)},
+            budgets={f"{SMALL:,}": budget} if budget is not None and budgeted else {},
+            table=table,
+        )
+        for operation, budgeted in OPERATIONS.items()
+    ]
 
 
 def _in_process(size: int, loop: str, *how: str) -> dict[str, float]:
@@ -128,13 +144,14 @@ async def _fill_and_empty(size: int) -> dict[str, float]:
     shuffled = list(range(size))
     chance.shuffle(shuffled)
     handles: list[Threadlet[Any]] = []
+    keep = handles.append
     found: dict[str, float] = {}
     gc.collect()
 
     before = _resident()
     started = perf_counter()
     for number in range(size):
-        handles.append(pool.start(queued, 1, priority=priorities[number], tags=TAGS[number % 10]))
+        keep(pool.start(queued, 1, priority=priorities[number], tags=TAGS[number % 10]))
     found["start"] = (perf_counter() - started) / size
     found["resident"] = (_resident() - before) / size
 
@@ -151,7 +168,7 @@ async def _fill_and_empty(size: int) -> dict[str, float]:
     rest = pool.select(state="queued")
     found["cancel: all that is left"] = _timed(lambda: rest.cancel("measured"), size - size // 2)
 
-    assert len(pool) == 1 and all([handle.cancelled() for handle in handles]), "everything is cancelled, none has run"
+    assert len(pool) == 1 and all(handle.cancelled() for handle in handles), "everything is cancelled, none has run"
     gate.set_result(None)
     await blocking
     await pool.aclose()
@@ -190,7 +207,7 @@ async def _traced(size: int) -> dict[str, float]:
 
 
 def _resident() -> int:
-    """Return the bytes that the system has given to this process; where Linux's /proc is missing, the most it ever had."""
+    """Return the bytes that the system has given to this process; where there is no /proc, the most it ever had."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -201,5 +218,7 @@ def _resident() -> int:
 
 
 if __name__ == "__main__":
-    of_size, on_loop, *traced_too = sys.argv[1:]
-    print(json.dumps(run_on(on_loop, (_traced if traced_too else _repeat)(int(of_size)))))
+    of_size, on_loop, *how = sys.argv[1:]
+    if how == ["gc-off"]:
+        gc.disable()
+    print(json.dumps(run_on(on_loop, (_traced if how == ["traced"] else _repeat)(int(of_size)))))

@@ -7,7 +7,8 @@ praising when the figures no longer do.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from .harness import Comparison, Spread, spread
@@ -95,7 +96,8 @@ def headline(around: dict[str, Any]) -> str:
     """Return in one line what the figures depend on."""
     return ", ".join(
         (
-            f"{around['python']} on {around['system']} ({around['machine']}, {around['cpus']} CPUs, load {around['load']})",
+            f"{around['python']} on {around['system']} {around['machine']}",
+            f"{around['cpus']} CPUs with a load of {around['load']}",
             f"garbage collector {around['gc']}",
             f"anyio {around['anyio']}",
             f"uvloop {around['uvloop']}",
@@ -104,39 +106,50 @@ def headline(around: dict[str, Any]) -> str:
 
 
 def show(where: str, comparisons: Iterable[Comparison]) -> None:
-    """Print one table for each comparison; ``where`` names the loop."""
+    """Print a table for each comparison, or one for neighbours that share it; ``where`` names the loop."""
+    for table, found in groupby(comparisons, key=lambda comparison: comparison.table or comparison.title):
+        members = list(found)
+        lines = _pivot(members) if members[0].table else [HEADER, *rows(members[0])]
+        _print(f"{table} [{where}]", lines, members[0].ours, members[0].note)
+    sys.stdout.flush()
+
+
+def _pivot(comparisons: list[Comparison]) -> list[tuple[str, ...]]:
+    """Return one line for each comparison, with a column for each contender."""
+    first = comparisons[0]
+    against = next((name for found in comparisons for name in found.budgets), next(iter(first.samples)))
+    lines: list[tuple[str, ...]] = [("", *first.samples, f"{first.ours} / {against}", "quartiles", "budget", "")]
     for found in comparisons:
-        title = f"{found.title} [{where}]"
-        if not _show_rich(title, found):
-            _show_plain(title, found)
-        sys.stdout.flush()
+        row = _row(found, against)
+        each = [_figure(spread(figures).middle, found.unit) for figures in found.samples.values()]
+        lines.append((found.title, *each, row.ratio, row.ratio_quartiles, row.budget, row.verdict))
+    return lines
 
 
-def _show_rich(title: str, found: Comparison) -> bool:
+def _print(title: str, lines: Sequence[Sequence[str]], ours: str, note: str) -> None:
     try:
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
     except ImportError:
-        return False
-    table = Table(title=Text(title, style="bold"), title_justify="left", caption=found.note or None, caption_justify="left")
-    for place, word in enumerate(HEADER):
-        table.add_column(word, justify="left" if place in (0, 6) else "right", no_wrap=True)
+        _print_plain(title, lines, note)
+        return
+    bold = Text(title, style="bold")
+    table = Table(title=bold, title_justify="left", caption=note or None, caption_justify="left")
+    for place, word in enumerate(lines[0]):
+        table.add_column(word, justify="left" if place in (0, len(lines[0]) - 1) else "right", no_wrap=True)
     styles = {"met": "green", "missed": "red"}
-    for row in rows(found):
-        style = "bold" if row.name == found.ours else ""
-        table.add_row(*(Text(cell, style=styles.get(cell, style)) for cell in row))
+    for line in lines[1:]:
+        table.add_row(*(Text(cell, style=styles.get(cell, "bold" if line[0] == ours else "")) for cell in line))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
-    return True
 
 
-def _show_plain(title: str, found: Comparison) -> None:
-    lines = [HEADER, *rows(found)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(HEADER))]
+def _print_plain(title: str, lines: Sequence[Sequence[str]], note: str) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print(f"\n{title}")
     for line in lines:
-        cells = [line[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(line[1:6], widths[1:6], strict=True)]
-        print("  ".join([*cells, line[6]]).rstrip())
-    if found.note:
-        print(found.note)
+        first, *others = line
+        cells = [cell.rjust(width) for cell, width in zip(others[:-1], widths[1:-1], strict=True)]
+        print("  ".join([first.ljust(widths[0]), *cells, others[-1]]).rstrip())
+    if note:
+        print(note)

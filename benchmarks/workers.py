@@ -1,8 +1,8 @@
 """Worker threads: a thousand short functions at once, and one at a time.
 
-Threads are warm on every side: the calls that find out how long a sample must be have started them. Two rows say what can
-be reached at all: ``gather`` of futures that one callback resolves, with no thread anywhere; and the least that can be
-called a worker: one thread, two queues, one wake-up of the loop for all that is there.
+Threads are warm on every side: the calls that find out how long a sample must be have started them. Two rows say what
+can be reached at all: ``gather`` of futures that one callback resolves, with no thread anywhere; and the least that can
+be called a worker: one thread, two queues, one wake-up of the loop for all that is there.
 """
 
 from __future__ import annotations

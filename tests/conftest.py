@@ -55,6 +55,13 @@ class Run:
             alarm.cancel()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_collections() -> None:
+    """Leave what the imports have made out of garbage collections: there is one after every test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(params=LOOPS)
 def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Return a function that runs a coroutine function on the loop that this round of the test is about."""

@@ -278,7 +278,7 @@ def test_a_full_pool_rejects(run: Run) -> None:
 
 
 def test_a_full_pool_sheds_the_least_urgent(run: Run) -> None:
-    """With ``overflow="shed"`` the least urgent in the queue goes: an older one if it is less urgent, else the newcomer."""
+    """With ``overflow="shed"`` the least urgent goes: one in the queue, or the newcomer if that is it."""
 
     async def main() -> None:
         pool = Pool(Concurrency(1), capacity=4, overflow="shed")
@@ -292,7 +292,7 @@ def test_a_full_pool_sheds_the_least_urgent(run: Run) -> None:
         assert tie.done() and not seven.done()  # ties go in order of arrival: it came last
         for shed in (seven_too, eight, tie):
             assert shed.state == "failed" and shed not in pool
-            with pytest.raises(Shed, match="was dropped by.*before it ran: capacity=4 was reached"):
+            with pytest.raises(Shed, match=r"was dropped by.*before it ran: capacity=4 was reached"):
                 await shed
         assert [handle.state for handle in (running, five, six, seven)] == ["missed"] + ["queued"] * 3
         statistics = pool.statistics()
@@ -304,7 +304,7 @@ def test_a_full_pool_sheds_the_least_urgent(run: Run) -> None:
 
 
 def test_a_full_pool_sheds_at_the_workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without throttles the queue is that of the workers: what has not been taken there can be shed, what runs cannot."""
+    """Without throttles the queue is that of the workers: what waits there can be shed, what runs cannot."""
     gate = Gate()
     step = threadlet(contract=ON_WORKER)(gate)
     from threadlets.workers import WorkerGroup

@@ -1,4 +1,4 @@
-"""Backpressure: ``await pool.room()`` wakes who waits, one for each place, whatever becomes of the one who was woken."""
+"""Backpressure: ``await pool.room()`` wakes who waits, one for each place, whatever becomes of who was woken."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ WAYS: dict[str, Callable[[Any, Any], None]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_cancelled_waiter_hands_on_its_wake_up(run: Run, way: str) -> None:
-    """Cancelled in the round in which it is woken, a waiter ends with CancelledError, and the next one gets the place."""
+    """Cancelled in the round in which it is woken, a waiter ends with CancelledError, and the next gets the place."""
     # loop, one step:  task.cancel()    the waiter is cancelled, and the task's own step is scheduled
     #                  a place is free  the waiter in front is skipped, or has been woken already
     # loop, next:      the task gets CancelledError

@@ -137,7 +137,7 @@ def test_wait_for(run: Run, start: Start) -> None:
 
 
 def test_wait_for_lets_a_worker_finish(run: Run) -> None:
-    """A function on a worker cannot be interrupted: the timeout is raised once it has stopped, and its result dropped."""
+    """A function on a worker cannot be interrupted: the timeout comes once it has stopped; its result is dropped."""
     gate = Gate()
 
     async def main() -> None:
@@ -251,7 +251,9 @@ def test_cancelling_who_awaits_cancels_the_threadlet(run: Run, state: str) -> No
             gate.wait_arrived()
 
         async def wait() -> Any:
-            return await handle
+            with pytest.raises(asyncio.CancelledError, match="reason") as caught:
+                await handle
+            raise caught.value
 
         task = asyncio.create_task(wait())
         await rounds()

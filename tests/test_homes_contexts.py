@@ -100,7 +100,7 @@ def test_changes_reach_only_those_who_await(run: Run, place: str) -> None:
 
 
 def test_a_coroutine_has_a_copy(run: Run) -> None:
-    """A coroutine threadlet runs in a copy of its caller's context, as any task does, also after a wait in the queue."""
+    """A coroutine threadlet runs in a copy of its caller's context, as any task does, from the queue too."""
 
     async def change_later(value: Any) -> Any:
         seen = variable.get()
@@ -223,7 +223,7 @@ def test_child_tasks_are_not_the_threadlet(run: Run) -> None:
 
 
 def test_current_task_is_its_own_from_the_first_step(run: Run) -> None:
-    """A coroutine threadlet is a task of its own, the same one in each step, and the caller's is back after each start."""
+    """A coroutine threadlet is a task of its own, the same one in each step; then the caller's is back."""
 
     async def main() -> None:
         caller = asyncio.current_task()
@@ -306,7 +306,7 @@ async def with_anyio_timeouts(ended: list[str]) -> str:
         await anyio.sleep_forever()
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         ended.append("never")
     await rounds(2)
     return "went on"

@@ -121,7 +121,7 @@ def test_a_pool_without_a_loop_says_so() -> None:
 
 
 def test_a_pool_made_at_import_time_belongs_to_its_first_loop(run: Run) -> None:
-    """It binds to a loop when it is first used; using it on a second one raises WrongLoop, and says that the first is over."""
+    """It binds to a loop when it is first used; a second one is told WrongLoop, and that the first is over."""
     pool = Pool(Concurrency(1), name="mine")
 
     async def use() -> int:
@@ -139,7 +139,7 @@ def test_a_pool_made_at_import_time_belongs_to_its_first_loop(run: Run) -> None:
 
 
 def test_a_throttle_made_at_import_time_serves_loop_after_loop(run: Run) -> None:
-    """A throttle belongs to no loop: pools of one loop after the other may share it, whatever the former left behind."""
+    """A throttle belongs to no loop: pools of one loop after the other may share it."""
     throttle = Concurrency(1)
 
     async def leave_work_behind() -> None:
@@ -186,7 +186,7 @@ def test_a_closed_pool_takes_no_more_work(run: Run, way: str) -> None:
 
 
 def test_close_lets_what_is_there_go_on(run: Run) -> None:
-    """close() refuses newcomers alone: queued, suspended and running threadlets end as they would, and drain() waits."""
+    """close() refuses newcomers alone: what is there ends as it would, and drain() waits for it."""
     gate = Gate()
 
     async def main() -> None:
@@ -208,7 +208,7 @@ def test_close_lets_what_is_there_go_on(run: Run) -> None:
 
 
 def test_aclose_cancels_and_waits_for_cleanup(run: Run) -> None:
-    """aclose() cancels everything, and returns when it has stopped: suspended coroutines have cleaned up, threads ended."""
+    """aclose() cancels everything, and returns when it has stopped: coroutines have cleaned up, functions ended."""
     gate = Gate()
 
     async def main() -> None:
@@ -308,7 +308,7 @@ def test_statistics_count_each_end_once(run: Run, place: str) -> None:
 
 
 def test_one_worker_of_their_own(run: Run) -> None:
-    """``affinity="one"`` is one thread for all calls of an entrypoint, ``"one:NAME"`` for all entrypoints of that name."""
+    """``affinity="one"`` is one thread for all calls of an entrypoint, ``"one:NAME"`` for all of that name."""
     import threading
 
     alone = threadlet(contract=Contract(affinity="one"))(threading.get_ident)

@@ -16,7 +16,7 @@ from threadlets.errors import NoRunningLoop
 
 
 def test_never_runs_in_place_and_always_on_a_worker(run: Run) -> None:
-    """``blocks="never"`` is the loop's thread, within the call; ``"always"`` is another thread, from the first call on."""
+    """``blocks="never"`` is the loop's thread, within the call; ``"always"`` is another thread, from the start."""
     never, always = (threadlet(contract=contract)(threading.get_ident) for contract in (IN_PLACE, ON_WORKER))
 
     async def main() -> None:
@@ -50,7 +50,7 @@ def test_home_runs_on_the_loops_thread(run: Run) -> None:
 
 
 def test_a_connection_that_checks_its_thread(run: Run) -> None:
-    """A sqlite3 connection with ``check_same_thread`` works from entrypoints that share a named affinity, and nested."""
+    """A sqlite3 connection with ``check_same_thread`` works in entrypoints that share a named affinity, nested too."""
     database = Contract(affinity="one:database")
     connection: list[sqlite3.Connection] = []
 
@@ -126,7 +126,7 @@ def test_current_threadlet_on_a_worker_that_was_called_from_elsewhere() -> None:
 
 
 def test_cancelling_what_runs_on_a_worker_waits_for_it(run: Run) -> None:
-    """With ``cancel="wait"`` the place in the throttle is held, and cancelled() false, until the function has stopped."""
+    """With ``cancel="wait"`` its place is held, and cancelled() false, until the function has stopped."""
     gate = Gate()
 
     async def main() -> None:
@@ -150,7 +150,7 @@ def test_cancelling_what_runs_on_a_worker_waits_for_it(run: Run) -> None:
 
 
 def test_abandoning_detaches_at_once_and_keeps_the_place(run: Run) -> None:
-    """With ``cancel="abandon"`` the threadlet is cancelled at once; its place is free when its thread is, and counted."""
+    """With ``cancel="abandon"`` it is cancelled at once; its place is free when its thread is, and counted so far."""
     gate = Gate()
 
     async def main() -> None:
@@ -177,7 +177,7 @@ def test_abandoning_detaches_at_once_and_keeps_the_place(run: Run) -> None:
 def test_cancel_between_taking_a_job_and_running_it(
     run: Run, contract: Contract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that has taken a job finds it cancelled: one end for the threadlet, its place free, the thread unharmed."""
+    """A worker that has taken a job finds it cancelled: one end for it, its place free, the thread unharmed."""
     # worker: takes the job out of the queue
     #                                           loop: cancel(): it is in no queue any more, and not yet running
     # worker: runs the job (or sees the wish), posts how it ended

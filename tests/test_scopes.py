@@ -163,7 +163,7 @@ def test_a_failure_that_the_body_lets_through_is_raised_once(run: Run) -> None:
 
 @pytest.mark.parametrize("on_failure", ["collect", "cancel"])
 def test_a_body_that_is_cancelled_cancels_everything(run: Run, on_failure: Any) -> None:
-    """A cancel of the task, in the body or while it waits at the end, cancels all, waits, and goes on as CancelledError."""
+    """A cancel of the task, in the body or while it waits at the end, cancels all, waits, and goes on as it is."""
 
     async def main() -> None:
         for body in (forever, rounds):
@@ -223,7 +223,7 @@ def test_a_timeout_around_a_scope_with_failures(run: Run, on_failure: Any) -> No
 @each_failure
 @pytest.mark.parametrize("body", ["suspended", "busy", "ended", "caught"])
 def test_the_first_failure_cancels_the_rest(run: Run, failing: Any, body: str) -> None:
-    """``on_failure="cancel"``: the failure cancels the others and the body, and comes out as a group; the cancel does not."""
+    """``on_failure="cancel"``: a failure cancels the others and the body, and comes out as a group, alone."""
 
     async def main() -> None:
         handles: list[Threadlet[Any]] = []

@@ -275,7 +275,7 @@ def test_wait_can_be_cancelled(run: Run) -> None:
 
 
 def test_what_ends_in_place_is_never_selected(run: Run) -> None:
-    """A threadlet that ends within the call that starts it is not in its pool, but its own predicate would see it run."""
+    """A threadlet that ends within the call that starts it is not in its pool, not even while it runs."""
 
     async def main() -> None:
         pool = Pool()

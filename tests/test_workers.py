@@ -195,7 +195,7 @@ def test_priorities(make: Any) -> None:
         for name, priority in {"late": 9, "b": 2, "c": 2, "gone": 1, "a": 7, "never": 3}.items()
     }
     for job in jobs.values():
-        group.submit(job)
+        group.submit(job, job.priority)
     assert group.rekey(jobs["a"], -1.5)
     assert group.remove(jobs["gone"])
     assert not group.remove(jobs["gone"])
@@ -276,7 +276,7 @@ def test_every_job_runs_once(make: Any, limit: int) -> None:
         for name in range(number * 500, (number + 1) * 500):
             job = Work(lambda name=name: ran.append(name), chance.randrange(3))
             waiting.append((name, job))
-            group.submit(job)
+            group.submit(job, job.priority)
             if chance.random() < 0.2:
                 name, job = chance.choice(waiting)
                 if chance.random() < 0.5:

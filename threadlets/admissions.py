@@ -88,17 +88,17 @@ class Admission:
                 return self._wait(definition, args, kwargs, priority, tags)
             marks = self._take()
         if definition.is_coroutine:
-            handle = make_threadlet(definition, self, priority, tags, RUNNING, 0, marks)
-            home.start_coroutine(handle, args, kwargs)
-            return handle
+            return home.start_coroutine(
+                make_threadlet(definition, self, priority, tags, RUNNING, 0, marks), args, kwargs
+            )
         now = monotonic_ns()
         if definition.learner.in_place:
-            handle = make_threadlet(definition, self, priority, tags, RUNNING, now, marks)
-            home.run_in_place(handle, args, kwargs, now)
-        else:
-            handle = make_threadlet(definition, self, priority, tags, QUEUED, now, marks)
-            handle._keep(args, kwargs, copy_context())
-            home.send_to_worker(handle)
+            return home.run_in_place(
+                make_threadlet(definition, self, priority, tags, RUNNING, now, marks), args, kwargs, now
+            )
+        handle = make_threadlet(definition, self, priority, tags, QUEUED, now, marks)
+        handle._keep(args, kwargs, copy_context())
+        home.send_to_worker(handle)
         return handle
 
     def _wait(
@@ -156,7 +156,7 @@ class Admission:
         if not handle._marks & LISTED:
             handle._marks |= LISTED
             self._index.add(handle, handle.entrypoint, handle._tags)
-            if len(self._index) == 1:
+            if self._index.size == 1:
                 self._home.busy.add(self)  # type: ignore[arg-type]  # an Admission is a Pool
 
     def _ready(self) -> bool:
@@ -175,7 +175,7 @@ class Admission:
 
     def _arm(self) -> None:
         """Have the pump run in the next round of the loop."""
-        if not self._armed:
+        if not self._armed and not self._home.loop.is_closed():  # another pool may share a throttle, and live on
             self._armed = True
             self._home.loop.call_soon(self._pump)
 
@@ -246,7 +246,7 @@ class Admission:
             self._index.remove(handle, handle.entrypoint, handle._tags)
             if self._room_waiters:
                 self._tell_room()
-            if not len(self._index):
+            if not self._index.size:
                 self._home.busy.discard(self)
                 for waiter in self._drain_waiters:
                     if not waiter.done():

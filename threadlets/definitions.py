@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import sys
+import traceback
+import warnings
 from collections.abc import Callable, Hashable, Iterable
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Generic, TypeVar
 
 from .contracts import Contract
+from .errors import ContractViolation
 from .placements import Fixed, Learner
 from .snapshots import EntrypointStatistics
 from .workers import WorkerGroup, named_group, shared_group
@@ -62,6 +66,18 @@ class Definition(Generic[T]):
             seconds_on_workers=self.ns_on_workers / 1e9,
             overdrafts=self.learner.overdrafts,
             placement="in place" if self.is_coroutine or self.learner.in_place else "worker",
+        )
+
+    def tell_violation(self, spent: int) -> None:
+        """Warn that the function blocked for ``spent`` ns against its contract; the warning shows who called."""
+        code = getattr(self.function, "__code__", None)
+        place = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
+        stack = "".join(traceback.format_stack(sys._getframe(2)))
+        warnings.warn(
+            f"{self.name}(){place} promises Contract(blocks='never') and blocked its event loop for "
+            f"{spent / 1e6:.1f} ms: say blocks='maybe', or leave the contract out. It was called here:\n{stack}",
+            ContractViolation,
+            stacklevel=2,
         )
 
 

@@ -14,10 +14,11 @@ from .contracts import Contract
 from .definitions import Definition, Prepared, check_priority, check_tags
 from .errors import NoRunningLoop
 from .handles import CANCELLED, DONE, FAILED, HERE, Threadlet, make_threadlet
-from .homes import EXITS, changes, here
+from .homes import EXITS
 from .lifecycles import State
 from .outcomes import Failure, as_awaitable, without_caller
 from .pools import Pool, default_pool
+from .surroundings import changes, here
 from .tasks import running_loop
 
 __all__ = ["Call", "Entrypoint", "threadlet"]
@@ -57,7 +58,9 @@ class Entrypoint(Definition[T], Generic[P, T]):
         if isinstance(function, Definition):
             raise TypeError(f"{function.name} is a threadlet already: decorate it once, with all options")
         super().__init__(function, contract=contract, priority=priority, tags=tags)
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())
+        for name, value in getattr(function, "__dict__", {}).items():
+            self.__dict__.setdefault(name, value)  # its attributes, but none in place of ours
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Threadlet[T]:
         """Start the function, in the default pool of the running loop."""

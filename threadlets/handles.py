@@ -248,6 +248,10 @@ class Threadlet(Generic[T]):
                 # is the pool's, so this handle is final before the awaiter goes on.
                 try:
                     return (yield from self._task)  # type: ignore[no-any-return]
+                except CancelledError:
+                    if self._state is CANCELLED:  # a task tells the reason once, and the pool has asked
+                        raise self._make_cancelled_error() from None
+                    raise
                 finally:
                     if self._state is FAILED:
                         self._retrieve()
@@ -269,7 +273,10 @@ class Threadlet(Generic[T]):
     def run_on_worker(self) -> None:
         """Run it here: called by the worker thread that took it out of the queue."""
         assert self.pool is not None
-        self.pool._home.run_on_worker(self)
+        try:
+            self.pool._home.run_on_worker(self)
+        finally:
+            del self  # the traceback of a failure refers to this frame
 
     def _move(self, state: State) -> None:
         """Take a step of the lifecycle.
@@ -302,7 +309,7 @@ class Threadlet(Generic[T]):
         if self._marks & WAITED:
             self._marks &= ~WAITED
             callbacks, self._callbacks = self._callbacks, []
-            loop = self.get_loop()
+            loop = self.get_loop() if self.pool is None else self.pool._home.loop
             for callback, context in callbacks:
                 loop.call_soon(callback, self, context=context)
         if self._marks & KEPT:

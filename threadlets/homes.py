@@ -15,19 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
-import traceback
-import warnings
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator
 from contextvars import Context, ContextVar
 from functools import partial
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from .definitions import Definition
-from .errors import ContractViolation
 from .handles import (
     ABANDONED,
     ASKED,
@@ -43,6 +38,7 @@ from .lifecycles import State
 from .mailboxes import Mailbox
 from .outcomes import Failure, as_awaitable, without_caller
 from .placements import STEP_TOLL, TOLL, TURN, StallBudget
+from .surroundings import changes, here
 from .syscalls import evidence, switches
 from .tasks import coroutine_of, running_loop, set_running_loop, start_task
 from .workers import shared_group
@@ -50,26 +46,20 @@ from .workers import shared_group
 if TYPE_CHECKING:
     from .pools import Pool
 
-__all__ = ["EXITS", "Home", "changes", "current_threadlet", "here", "home_of"]
+__all__ = ["EXITS", "Home", "current_threadlet", "home_of"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("threadlets")
 
 DEPTH = 40  # arbitrary: coroutines started inside each other's first steps; Python's recursion limit is 1000 frames
 
 RUNNING = State.RUNNING
+NOTHING_SET = Context()
 EXITS = (KeyboardInterrupt, SystemExit)
 
 # A completion from a worker: the threadlet, how it ended, result or exception, changed context variables, ns, blocked.
 Letter = tuple[Threadlet[Any], State, Any, "list[tuple[ContextVar[Any], Any]] | None", int, "bool | None"]
-
-
-class _Here(threading.local):
-    """What this thread does."""
-
-    running: Threadlet[Any] | None = None  # the innermost plain function's
-
-
-here = _Here()
 
 
 def current_threadlet() -> Threadlet[Any] | None:
@@ -129,10 +119,12 @@ class Home:
             yield
         finally:
             while self.busy:
-                for pool in list(self.busy):
+                pools = list(self.busy)
+                for pool in pools:
                     pool.close()
                     pool.cancel("the event loop shuts down")
-                await next(iter(self.busy)).drain()
+                for pool in pools:
+                    await pool.drain()
 
     # ------------------------------------------------------------------------------------------- the three roads
 
@@ -159,9 +151,9 @@ class Home:
             self._leave_changes(handle, changes(before, context))
 
     def run_in_place(
-        self, handle: Threadlet[Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None, started: int
-    ) -> None:
-        """Call a plain function here and now, as a worker would: with no running loop to be seen."""
+        self, handle: Threadlet[T], args: tuple[Any, ...], kwargs: dict[str, Any] | None, started: int
+    ) -> Threadlet[T]:
+        """Call a plain function here and now, as a worker would: with no running loop to be seen. Return the handle."""
         definition = handle.entrypoint
         learner = definition.learner
         before = None
@@ -185,51 +177,66 @@ class Home:
         if spent > learner.limit:
             blocked, preempted = evidence(before)
             if self.debug and blocked and definition.contract.blocks == "never":
-                _tell_violation(definition, spent)
+                definition.tell_violation(spent)
             if blocked and (self.workers.busy or self.mailbox.pending):
                 blocked = None  # it may have waited for the interpreter lock, which a worker had
             if not preempted:
                 learner.ran_in_place(spent, blocked, self.unawaited != 0, definition.in_place, self.budget, now)
         self.unawaited = handle._arrived
         if failure is not None:
-            self._fail_in_place(handle, failure)
-        elif handle._marks:
+            try:
+                return self._fail_in_place(handle, failure)
+            finally:
+                del handle, failure  # or they would refer to each other, through this frame in the traceback
+        if handle._marks:
             self.settle(handle, DONE, value)
         else:
             handle._state = DONE  # from running: see lifecycles.STEPS
             handle._value = value
             handle.pool._done += 1  # type: ignore[union-attr]
+        return handle
 
     def start_coroutine(
         self,
-        handle: Threadlet[Any],
+        handle: Threadlet[T],
         args: tuple[Any, ...],
         kwargs: dict[str, Any] | None,
         context: Context | None = None,
-    ) -> None:
-        """Let a coroutine take its first step here and now, as a task of its own, in a copy of the current context."""
+    ) -> Threadlet[T]:
+        """Let a coroutine take its first step here and now, as a task of its own. Return the handle.
+
+        Args:
+            handle: Its threadlet, in state "running".
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            context: Where it runs; None: in a copy of the current one.
+        """
         definition = handle.entrypoint
-        outer, self._starting = self._starting, handle
-        self.depth += 1
+        outer, depth = self._starting, self.depth
+        self._starting = handle
+        self.depth = depth + 1
         failure = None
         try:
-            handle._task = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
+            handle._task = coroutine = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
             if context is None:  # a keyword less is 15 ns less; and a task is told by its coroutine, it needs no name
-                task = start_task(handle._task, loop=self.loop, eager_start=True)
+                task = start_task(coroutine, loop=self.loop, eager_start=True)
             else:
-                task = start_task(handle._task, loop=self.loop, context=context, eager_start=True)
+                task = start_task(coroutine, loop=self.loop, context=context, eager_start=True)
             finished = task.done()
             if finished:
                 value = task.result()
         except BaseException as error:
             failure = error
         self._starting = outer
-        self.depth -= 1
+        self.depth = depth
         self.turn -= STEP_TOLL
         definition.in_place += 1
         if failure is not None:
-            self._fail_in_place(handle, failure)
-        elif not finished:
+            try:
+                return self._fail_in_place(handle, failure)
+            finally:
+                del handle, failure  # see run_in_place
+        if not finished:
             self._suspend(handle, task)
         elif handle._marks:
             self.settle(handle, DONE, value)
@@ -237,11 +244,13 @@ class Home:
             handle._state = DONE  # from running: see lifecycles.STEPS
             handle._value = value
             handle.pool._done += 1  # type: ignore[union-attr]
+        return handle
 
-    def _fail_in_place(self, handle: Threadlet[Any], failure: BaseException) -> None:
+    def _fail_in_place(self, handle: Threadlet[T], failure: BaseException) -> Threadlet[T]:
         self.settle(handle, FAILED, failure)
         if isinstance(failure, EXITS):
             raise handle._retrieve()
+        return handle
 
     def _suspend(self, handle: Threadlet[Any], task: asyncio.Task[Any]) -> None:
         """Let a coroutine that could not finish in place go on as the task that it is."""
@@ -281,7 +290,7 @@ class Home:
         handle._marks |= AT_WORKER
         handle.pool._list(handle)  # type: ignore[union-attr]
         try:
-            handle.entrypoint.workers.submit(handle)
+            handle.entrypoint.workers.submit(handle, handle._priority)
         except RuntimeError as error:
             self.settle(handle, FAILED, error)
 
@@ -293,28 +302,32 @@ class Home:
         if learner.watch:
             learner.watch -= 1
             switched = switches()
-        args, kwargs, context = handle._args, handle._kwargs or {}, cast(Context, handle._context)
+        args, kwargs, context = handle._args, handle._kwargs, handle._context
         handle._move(RUNNING)  # from here on the loop may abandon it, and then it takes these away
-        before = context.copy()
+        before = context.copy() if context else NOTHING_SET
         here.running = handle
         started = monotonic_ns()
         try:
             if handle._marks & ASKED:  # cancelled after it was taken out of the queue
                 raise CancelledError
-            value = context.run(definition.function, *args, **kwargs)
+            if kwargs:
+                value = context.run(definition.function, *args, **kwargs)  # type: ignore[union-attr]
+            else:
+                value = context.run(definition.function, *args)  # type: ignore[union-attr]
             state = DONE
         except BaseException as error:
             state, value = FAILED, error
         spent = monotonic_ns() - started
         here.running = None
         blocked = None if switched is None else evidence(switched)[0]
-        changed = changes(before, context) if context else None
+        changed = changes(before, context) if context else None  # type: ignore[arg-type]
         if not self.mailbox.post((handle, state, value, changed, spent, blocked)):
             logger.debug("%r ended on a worker after its event loop had been closed", handle)
+        del handle, value  # see run_in_place
 
     def _deliver(self, burst: list[Letter]) -> None:
         """Settle what workers have finished, most urgent first."""
-        if len(burst) > 1:
+        if len({letter[0]._priority for letter in burst}) > 1:
             burst.sort(key=_urgency)
         now = monotonic_ns()
         solvent = self.budget.solvent(now)
@@ -322,12 +335,14 @@ class Home:
             definition = handle.entrypoint
             definition.on_workers += 1
             definition.ns_on_workers += spent
-            definition.learner.ran_on_worker(spent, blocked, definition.in_place, solvent)
+            if definition.learner.learns:
+                definition.learner.ran_on_worker(spent, blocked, definition.in_place, solvent)
             if handle._marks & ABANDONED:
                 self._end_abandoned(handle, state, value)
             else:
                 self.settle(handle, state, value)
-                self._leave_changes(handle, changed)
+                if changed is not None:
+                    self._leave_changes(handle, changed)
 
     def _leave_changes(self, handle: Threadlet[Any], changed: list[tuple[ContextVar[Any], Any]] | None) -> None:
         """Leave changes of context variables with a threadlet, for whoever awaits it."""
@@ -362,26 +377,8 @@ class Home:
         del dropped
 
 
-def _tell_violation(definition: Definition[Any], spent: int) -> None:
-    """Warn of a function that blocked although its contract says never; the warning shows who called it."""
-    code = getattr(definition.function, "__code__", None)
-    place = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
-    stack = "".join(traceback.format_stack(sys._getframe(2)))
-    warnings.warn(
-        f"{definition.name}(){place} promises Contract(blocks='never') and blocked its event loop for "
-        f"{spent / 1e6:.1f} ms: say blocks='maybe', or leave the contract out. It was called here:\n{stack}",
-        ContractViolation,
-        stacklevel=2,
-    )
-
-
 def _urgency(letter: Letter) -> float:
     return letter[0]._priority
-
-
-def changes(before: Context, after: Context) -> list[tuple[ContextVar[Any], Any]] | None:
-    """Return the context variables that a function has set; compared by identity, for ``==`` is the user's code."""
-    return [(variable, value) for variable, value in after.items() if before.get(variable, before) is not value] or None
 
 
 def home_of(loop: asyncio.AbstractEventLoop) -> Home:

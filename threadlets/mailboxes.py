@@ -57,9 +57,11 @@ class Mailbox(Generic[L]):
             self._armed = True
             try:
                 self._loop.call_soon_threadsafe(self._open)
-            except RuntimeError:  # the loop is closed
-                self._letters.clear()
-                return False
+            except RuntimeError:
+                self._armed = False
+        if self._loop.is_closed():
+            self._letters.clear()
+            return False
         return True
 
     def _open(self) -> None:

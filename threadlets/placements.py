@@ -45,6 +45,7 @@ WINDOW = 64  # calls; arbitrary: over which the expected stall is averaged
 DOUBTFUL = 2_000_000  # ns per call; arbitrary: doubts that weigh as much as a proof
 FAST_MERIT, SLOW_MERIT = 16, 1  # arbitrary: what a call on a worker adds, if it was fast, or slow for whatever reason
 WATCHED = 64  # arbitrary: calls that are measured after a slow one
+SUSPECTED = 4096  # arbitrary: the same while the budget is overdrawn, so that regular misses are seen
 
 PROBATION = 8  # arbitrary: fast calls on workers before an entrypoint moves in place
 PROBATION_MAX = 4096  # arbitrary: so that what has become fast is found to be within a minute or so
@@ -99,9 +100,20 @@ class Learner:
         overdrafts: How often it was sent back to the workers.
     """
 
-    __slots__ = ("_counted", "_doubt", "_merit", "_moved_at", "_probation", "_stall", "in_place", "overdrafts", "watch")
+    __slots__ = (
+        "_counted",
+        "_doubt",
+        "_merit",
+        "_moved_at",
+        "_probation",
+        "_stall",
+        "in_place",
+        "overdrafts",
+        "watch",
+    )
 
     limit = HOP // 2
+    learns = True  # whether there is any use in reporting what ran on a worker
 
     def __init__(self) -> None:
         self.in_place = False
@@ -169,6 +181,8 @@ class Learner:
         if overrun <= 0:
             return
         solvent = budget.spend(overrun, now)
+        if not solvent:
+            self.watch = SUSPECTED
         if blocked is None and spent < LONG:
             self._doubt += overrun / WINDOW
             if self._doubt >= DOUBTFUL:
@@ -206,6 +220,7 @@ class Fixed(Learner):
 
     __slots__ = ()
 
+    learns = False
     limit = FAIR  # ns; longer calls are looked at in debug mode only, to see whether they keep to their contract
 
     def __init__(self, *, in_place: bool) -> None:

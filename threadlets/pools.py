@@ -148,14 +148,15 @@ class Pool(Admission):
         else:
             own, kwargs = resolve(function, args)
             definition, args = own.definition, own.args
-        if self._loop is not running_loop():
+        loop = running_loop()
+        if loop is None or loop is not self._loop:
             self._bind()
         return self._begin(
             definition,
             args,
             kwargs,
             own.priority if priority is None else check_priority(priority),
-            own.tags | check_tags(tags) if tags else own.tags,
+            own.tags if not tags else own.tags | check_tags(tags) if own.tags else check_tags(tags),
         )
 
     @overload

@@ -137,8 +137,6 @@ else:
             self._step_aside()
             if self.error is not None:
                 raise self.error
-            if self._brought is None:  # a bare yield: a round of the loop has passed, which is what it asked for
-                return self._coroutine.send(None)
             return self._yield_again()
 
         def _hand_over_cancel(self, error: BaseException) -> Any:
@@ -152,13 +150,15 @@ else:
                 if self._brought.done():
                     return self._coroutine.throw(error)
                 self._refused = error
-                self.send = self._after_refusal
+                self.send = self.throw = self._after_refusal
             return self._yield_again()
 
-        def _after_refusal(self, value: None) -> Any:
+        def _after_refusal(self, outcome: BaseException | None) -> Any:
+            """Be cancelled at last, however the future ended; by a later cancel, if there was one."""
             self._step_aside()
-            assert self._refused is not None
-            return self._coroutine.throw(self._refused)
+            error = outcome if isinstance(outcome, asyncio.CancelledError) else self._refused
+            assert error is not None
+            return self._coroutine.throw(error)
 
         def _yield_again(self) -> Any:
             brought, self._brought = self._brought, None

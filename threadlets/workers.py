@@ -16,7 +16,6 @@ Threads are daemons: an interpreter that exits does not wait for them. Whoever n
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import weakref
@@ -102,7 +101,7 @@ class WorkerGroup:
         _groups.add(self)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a __del__ that the collector calls in here may submit, too
         self._queue: PriorityQueue[Job] = PriorityQueue()
         self._idle: list[threading.Lock] = []  # the gates at which idle threads wait
         self._threads = 0
@@ -136,20 +135,18 @@ class WorkerGroup:
         """How many jobs wait for a thread."""
         return len(self._queue)
 
-    def submit(self, job: Job) -> None:
-        """Queue a job by its ``priority``.
+    def submit(self, job: Job, priority: float = 0) -> None:
+        """Queue a job.
 
         Raises:
             RuntimeError: If there is no thread and the system refuses to start one; the job is not queued then.
         """
         with self._lock:
-            self._queue.push(job, job.priority, next(self._order))
-            summon = None if self._searching else self._choose()
-        if summon is not None:
-            try:
-                summon()
-            except RuntimeError:
-                with self._lock:
+            self._queue.push(job, priority, next(self._order))
+            if not self._searching:
+                try:
+                    self._summon()
+                except RuntimeError:  # no further thread can be started
                     if not self._threads and self._queue.remove(job):
                         raise
 
@@ -178,28 +175,24 @@ class WorkerGroup:
             raise errand.error
         return cast(T, errand.value)
 
-    def _choose(self) -> Callable[[], None] | None:
-        """Choose the thread that shall come and look, if one is wanted. Under the lock; call the answer without it."""
-        if self._searching or not self._queue:
-            return None
+    def _summon(self) -> None:
+        """Have a thread come and look, if one is wanted; the lock is held.
+
+        A thread is started under the lock: a job that was pushed meanwhile would count on one that may never come.
+
+        Raises:
+            RuntimeError: If the system refuses to start a thread.
+        """
+        if not self._queue.size:
+            return
         if self._idle:
             self._searching = True
-            return self._idle.pop().release
-        if self._threads < self._limit:
+            self._idle.pop().release()
+        elif self._threads < self._limit:
+            name = f"threadlets-{self.name}-{next(self._numbers)}"
+            threading.Thread(target=self._serve, name=name, daemon=True).start()
             self._searching = True
             self._threads += 1
-            return self._start_thread
-        return None
-
-    def _start_thread(self) -> None:
-        name = f"threadlets-{self.name}-{next(self._numbers)}"
-        try:
-            threading.Thread(target=self._serve, name=name, daemon=True).start()
-        except RuntimeError:
-            with self._lock:
-                self._threads -= 1
-                self._searching = False
-            raise
 
     def _serve(self) -> None:
         """Run jobs until there have been none for a while: the life of one thread."""
@@ -218,12 +211,14 @@ class WorkerGroup:
                     job = None
                     self._idle.append(gate)
                 else:
-                    summon = None if self._searching else self._choose()
+                    if not self._searching:
+                        try:
+                            self._summon()
+                        except RuntimeError:  # no further thread can be started: go on with these
+                            pass
             if job is not None:
-                if summon is not None:
-                    with contextlib.suppress(RuntimeError):  # no further thread can be started: go on with these
-                        summon()
                 job.run_on_worker()
+                job = None
                 continue
             if not gate.acquire(timeout=self._idle_seconds):
                 with self._lock:
