@@ -61,7 +61,7 @@ class Effort:
     @classmethod
     def of(cls, quick: bool) -> Effort:
         """Return the usual effort, or the small one."""
-        return cls(rounds=7 if quick else 25, quick=quick)
+        return cls(rounds=5 if quick else 25, quick=quick)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def measure(loop: str, effort: Effort) -> list[Comparison]:
     rounds = 1 if effort.quick else 3
     sizes = [size for size in SIZES if not effort.quick or size in (SMALL, LARGE)]
     found: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
-    without: dict[int, list[dict[str, float]]] = {size: [] for size in (SMALL, LARGE)}
+    without: dict[int, list[dict[str, float]]] = {size: [] for size in (SMALL, LARGE) if not effort.quick}
     for _ in range(rounds):
         for size in sizes:
             found[size].append(_in_process(size, loop))
@@ -100,7 +100,7 @@ def measure(loop: str, effort: Effort) -> list[Comparison]:
         resident,
         allocated,
         *_operations(found, "time per item, N queued threadlets", budget=GROWTH),
-        *_operations(without, "the same with the garbage collector off"),
+        *(_operations(without, "the same with the garbage collector off") if without else []),
     ]
 
 

@@ -54,7 +54,9 @@ def _row(found: Comparison, name: str) -> Row:
         each=_figure(each.middle, found.unit),
         each_quartiles=_quartiles(each, found.unit),
         ratio="" if ratio is None else _times(ratio.middle),
-        ratio_quartiles="" if ratio is None else f"{_times(ratio.low)} - {_times(ratio.high)}",
+        ratio_quartiles=""
+        if ratio is None or ratio.low == ratio.high
+        else f"{_times(ratio.low)} - {_times(ratio.high)}",
         budget=words and f"<= {words}",
         verdict=verdict,
     )

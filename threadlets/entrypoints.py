@@ -8,7 +8,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from contextvars import copy_context
 from time import monotonic_ns
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from .contracts import Contract
 from .definitions import Definition, Prepared, check_priority, check_tags
@@ -26,11 +26,11 @@ __all__ = ["Call", "Entrypoint", "threadlet"]
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
+R = TypeVar("R")  # what the function itself returns: for a coroutine function, a coroutine
 S = TypeVar("S")
 
 
-class Entrypoint(Definition[T], Generic[P, T]):
+class Entrypoint(Definition[R], Generic[P, R]):
     """A function decorated with ``@threadlet``: calling it starts it and returns its ``Threadlet``.
 
     Thread: any. On a thread where no event loop runs, a plain function runs right there, and its handle is final when
@@ -62,7 +62,13 @@ class Entrypoint(Definition[T], Generic[P, T]):
         for name, value in getattr(function, "__dict__", {}).items():
             self.__dict__.setdefault(name, value)  # its attributes, but none in place of ours
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Threadlet[T]:
+    @overload
+    def __call__(self: Entrypoint[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Threadlet[T]: ...
+
+    @overload
+    def __call__(self: Entrypoint[P, R], *args: P.args, **kwargs: P.kwargs) -> Threadlet[R]: ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Start the function, in the default pool of the running loop."""
         loop = running_loop()
         if loop is None:
@@ -71,11 +77,11 @@ class Entrypoint(Definition[T], Generic[P, T]):
             pool = loop._threadlets_pool  # type: ignore[attr-defined]  # see default_pool
         except AttributeError:
             pool = default_pool(loop)
-        return pool._begin(self, args, kwargs, self.priority, self.tags)  # type: ignore[no-any-return]
+        return pool._begin(self, args, kwargs, self.priority, self.tags)
 
     def using(
         self, *, priority: float | None = None, tags: Iterable[Hashable] = (), pool: Pool | None = None
-    ) -> Call[P, T]:
+    ) -> Call[P, R]:
         """Return this entrypoint with options for the next call: ``await load.using(priority=3)("a")``.
 
         Args:
@@ -90,10 +96,10 @@ class Entrypoint(Definition[T], Generic[P, T]):
         return _call(self, (), None).using(priority=priority, tags=tags, pool=pool)
 
     @overload
-    def __get__(self, instance: None, owner: type) -> Entrypoint[P, T]: ...
+    def __get__(self, instance: None, owner: type) -> Entrypoint[P, R]: ...
 
     @overload
-    def __get__(self: Entrypoint[Concatenate[S, Q], T], instance: S, owner: type | None = None) -> Call[Q, T]: ...
+    def __get__(self: Entrypoint[Concatenate[S, Q], R], instance: S, owner: type | None = None) -> Call[Q, R]: ...
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """Bind to an object, as a function in a class does."""
@@ -111,14 +117,20 @@ class Entrypoint(Definition[T], Generic[P, T]):
         return str(getattr(self, "__qualname__", self.name))
 
 
-class Call(Prepared[T], Generic[P, T]):
+class Call(Prepared[R], Generic[P, R]):
     """An entrypoint with part of its next call settled: the object it is a method of, or options of ``using()``."""
 
     __slots__ = ("pool",)
 
     pool: Pool | None
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Threadlet[T]:
+    @overload
+    def __call__(self: Call[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Threadlet[T]: ...
+
+    @overload
+    def __call__(self: Call[P, R], *args: P.args, **kwargs: P.kwargs) -> Threadlet[R]: ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Start the function; see ``Entrypoint``."""
         pool = self.pool
         all_args = self.args + args
@@ -133,11 +145,11 @@ class Call(Prepared[T], Generic[P, T]):
 
     def using(
         self, *, priority: float | None = None, tags: Iterable[Hashable] = (), pool: Pool | None = None
-    ) -> Call[P, T]:
+    ) -> Call[P, R]:
         """Return the same with further options; see ``Entrypoint.using``."""
         if pool is not None and not isinstance(pool, Pool):
             raise TypeError(f"pool={pool!r}: expected a threadlets.Pool")
-        call: Call[P, T] = _call(self.definition, self.args, pool or self.pool)
+        call: Call[P, R] = _call(self.definition, self.args, pool or self.pool)
         call.priority = self.priority if priority is None else check_priority(priority)
         call.tags = self.tags | check_tags(tags)
         return call
@@ -152,17 +164,29 @@ def _call(definition: Definition[T], args: tuple[Any, ...], pool: Pool | None) -
     return call
 
 
+if TYPE_CHECKING:
+
+    class _Unbound(Entrypoint[P, R]):
+        """An entrypoint whose first parameter is nobody's: that of a static method, or of a class method."""
+
+        def __get__(self, instance: Any, owner: Any = None) -> Entrypoint[P, R]: ...  # type: ignore[override]
+
+
 class _Decorator(Protocol):
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> Entrypoint[P, T]: ...
+    def __call__(self, function: staticmethod[P, R], /) -> _Unbound[P, R]: ...
     @overload
-    def __call__(self, function: Callable[P, T], /) -> Entrypoint[P, T]: ...
+    def __call__(self, function: classmethod[Any, P, R], /) -> _Unbound[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Entrypoint[P, R]: ...
 
 
 @overload
-def threadlet(function: Callable[P, Coroutine[Any, Any, T]], /) -> Entrypoint[P, T]: ...
+def threadlet(function: staticmethod[P, R], /) -> _Unbound[P, R]: ...
 @overload
-def threadlet(function: Callable[P, T], /) -> Entrypoint[P, T]: ...
+def threadlet(function: classmethod[Any, P, R], /) -> _Unbound[P, R]: ...
+@overload
+def threadlet(function: Callable[P, R], /) -> Entrypoint[P, R]: ...
 @overload
 def threadlet(
     *, contract: Contract | None = None, priority: float = 0, tags: Iterable[Hashable] = ()
@@ -170,7 +194,7 @@ def threadlet(
 
 
 def threadlet(
-    function: Callable[..., Any] | None = None,
+    function: Any = None,
     /,
     *,
     contract: Contract | None = None,
@@ -206,7 +230,7 @@ def _run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[s
 
     Thread: any.
     """
-    outer = here.running
+    outer = here.get(threading.get_ident())
     if definition.is_coroutine or (definition.contract.affinity == "home" and not _at_home(outer)):
         why = "is a coroutine function" if definition.is_coroutine else "may only run on the event loop's thread"
         raise NoRunningLoop(
@@ -219,11 +243,16 @@ def _run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[s
     handle._task = outer
 
     def call() -> Any:
-        before, here.running = here.running, handle
+        thread = threading.get_ident()
+        before = here.get(thread)
+        here[thread] = handle
         try:
             return definition.function(*args, **kwargs)
         finally:
-            here.running = before
+            if before is None:
+                del here[thread]
+            else:
+                here[thread] = before
 
     try:
         if definition.contract.affinity.startswith("one"):

@@ -70,7 +70,7 @@ def current_threadlet() -> Threadlet[Any] | None:
     """
     loop = running_loop()
     if loop is None:
-        return here.running
+        return here.get(threading.get_ident())
     home: Home | None = getattr(loop, "_threadlets_home", None)
     return None if home is None else home.current()
 
@@ -160,7 +160,9 @@ class Home:
         if learner.watch or self.debug:
             learner.watch -= bool(learner.watch)
             before = switches()
-        outer, here.running = here.running, handle
+        thread = threading.get_ident()
+        outer = here.get(thread)
+        here[thread] = handle
         set_running_loop(None)
         failure = None
         try:
@@ -169,7 +171,7 @@ class Home:
             failure = error
         now = monotonic_ns()
         set_running_loop(self.loop)
-        here.running = outer
+        here[thread] = outer
         spent = now - started
         self.turn -= spent + TOLL
         definition.in_place += 1
@@ -305,7 +307,7 @@ class Home:
         args, kwargs, context = handle._args, handle._kwargs, handle._context
         handle._move(RUNNING)  # from here on the loop may abandon it, and then it takes these away
         before = context.copy() if context else NOTHING_SET
-        here.running = handle
+        here[threading.get_ident()] = handle
         started = monotonic_ns()
         try:
             if handle._marks & ASKED:  # cancelled after it was taken out of the queue
@@ -318,7 +320,7 @@ class Home:
         except BaseException as error:
             state, value = FAILED, error
         spent = monotonic_ns() - started
-        here.running = None
+        del here[threading.get_ident()]  # a thread has one job at a time, and may end
         blocked = None if switched is None else evidence(switched)[0]
         changed = changes(before, context) if context else None  # type: ignore[arg-type]
         if not self.mailbox.post((handle, state, value, changed, spent, blocked)):

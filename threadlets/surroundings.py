@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,8 @@ if TYPE_CHECKING:
 __all__ = ["changes", "here"]
 
 
-class _Here(threading.local):
-    """What this thread does."""
-
-    running: Threadlet[Any] | None = None  # the innermost plain function's
-
-
-here = _Here()
+# By thread: the innermost plain function's threadlet. A dict and not a threading.local, which costs 100 ns more a call.
+here: dict[int, Threadlet[Any] | None] = {}
 
 
 def changes(before: Context, after: Context) -> list[tuple[ContextVar[Any], Any]] | None:

@@ -51,7 +51,7 @@ async def calls() -> None:
     plain(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     plain()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     plain("a", limit="b")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    coroutine("a", tries=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    coroutine("a", tries=2)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     with_options("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

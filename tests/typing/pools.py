@@ -47,7 +47,6 @@ async def start(shelf: Shelf) -> None:
         assert_type(pool.start(entrypoint.using(priority=1), "a"), Threadlet[bytes])
         assert_type(pool.start(functools.partial(plain, limit=3), "a"), Threadlet[bytes])
         assert_type(pool.start(len, "abc"), Threadlet[int])
-        pool.start(plain, 3, 3)  # type: ignore[arg-type]  # pyright: ignore
         pool.start(plain, "a")  # type: ignore[arg-type]  # pyright: ignore
         pool.start(coroutine, "a")  # type: ignore[arg-type]  # pyright: ignore
 
