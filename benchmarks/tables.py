@@ -35,7 +35,7 @@ def rows(found: Comparison) -> list[Row]:
 
     >>> one, two = rows(Comparison("", "a", {"a": [1e-6] * 3, "b": [4e-6] * 3}, budgets={"b": 0.2}))
     >>> two.ratio, two.budget, two.verdict
-    ('1/4.00', '1/5.00', 'missed')
+    ('1/4.00', '<= 1/5.00', 'missed')
     """
     return [_row(found, name) for name in found.samples]
 

@@ -111,6 +111,28 @@ def test_a_limit_can_be_changed_while_they_run(run: Run) -> None:
     run(main)
 
 
+def test_nobody_overtakes_the_queue(run: Run) -> None:
+    """When places become free, those who wait get them, also before one who starts in that very moment."""
+
+    async def main() -> None:
+        crowd, throttle = Crowd(), Concurrency(1)
+        async with Pool(throttle) as pool:
+            for number in range(3):
+                pool.start(crowd.enter, number)
+            throttle.limit = 2  # the pump will run in the next round
+            newcomer = pool.start(crowd.enter, 3)
+            assert newcomer.state == "queued"
+            pool._check()
+            await rounds()
+            assert crowd.order == [0, 1]
+            throttle.limit = 4
+            await rounds()
+            crowd.let_out(4)
+        assert crowd.order == [0, 1, 2, 3]
+
+    run(main)
+
+
 def test_several_throttles_must_all_agree(run: Run) -> None:
     """The tightest throttle decides, and none of them keeps a place for what another one holds back."""
 

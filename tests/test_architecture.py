@@ -24,7 +24,8 @@ LINES = {
     "words": "errors contracts outcomes snapshots events",
     "rules": "lifecycles queues throttles placements chains topology",
     "machinery": "syscalls mailboxes workers takeover loops cancellation locks tasks",
-    "doors": "regions files definitions surroundings handles homes maps selections scopes admissions pools entrypoints telemetry monitor cli",
+    "doors": "regions files definitions surroundings handles homes maps selections scopes admissions pools entrypoints"
+    " telemetry monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",
 }

@@ -68,6 +68,22 @@ def test_a_chain_of_awaits_lets_the_loop_go_round(run: Run, kind: str, pooled: b
 
 
 @pytest.mark.parametrize("kind", CHAINS)
+def test_each_start_of_a_chain_is_in_place(run: Run, kind: str) -> None:
+    """The loop goes round between an await and the next start, so that a chain of awaits never has to queue."""
+
+    async def main() -> None:
+        pool = Pool()
+        async with Ticker() as ticker:
+            for number in range(5_000):
+                handle = pool.start(CHAINS[kind], number)
+                assert handle.done()
+                await handle
+        assert ticker.ticks >= 2
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", CHAINS)
 def test_a_loop_of_starts_does_not_keep_the_loop(run: Run, kind: str) -> None:
     """Of 10,000 starts without an await, a few thousand at most run at once; the rest take turns with the loop."""
 

@@ -206,8 +206,8 @@ def test_child_tasks_are_not_the_threadlet(run: Run) -> None:
     async def parent() -> None:
         own = current_threadlet()
         for _ in range(2):
-            assert await asyncio.create_task(look()) == [None, None]
             assert await eager() == [None, None]
+            assert await asyncio.create_task(look()) == [None, None]
             assert current_threadlet() is own
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(look())

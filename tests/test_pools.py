@@ -39,6 +39,13 @@ async def add_later(number: int, times: int = 1) -> int:
     return 10 + number * times
 
 
+def nested_partial() -> Any:
+    """Make a partial of a partial that functools does not flatten, since the inner one has an attribute."""
+    inner = functools.partial(add_later, 5, times=3)
+    inner.mark = True  # type: ignore[attr-defined]
+    return functools.partial(inner, times=2)
+
+
 @pytest.mark.parametrize(
     ("function", "args", "result"),
     [
@@ -54,6 +61,7 @@ async def add_later(number: int, times: int = 1) -> int:
         (functools.partial(Adder(10).decorated, times=2), (5,), 20),
         (functools.partial(functools.partial(Adder(10).plain, times=3), times=2), (5,), 20),
         (functools.partial(Adder(10).plain, 5, 2), (), 20),
+        (nested_partial(), (), 20),
         ("{}".format, (5,), "5"),
     ],
 )

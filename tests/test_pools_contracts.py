@@ -6,13 +6,15 @@ import asyncio
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from tests.conftest import Run
 from tests.workbench import ABANDON, IN_PLACE, ON_WORKER, Gate, forever, hold_workers_before_running, rounds, until
-from threadlets import Concurrency, Contract, Pool, current_threadlet, threadlet
+from threadlets import Concurrency, Contract, Pool, Threadlet, current_threadlet, threadlet
 from threadlets.errors import NoRunningLoop
+from threadlets.lifecycles import State
 
 
 def test_never_runs_in_place_and_always_on_a_worker(run: Run) -> None:
@@ -187,7 +189,8 @@ def test_cancel_between_taking_a_job_and_running_it(
     async def main() -> None:
         throttle = Concurrency(1)
         pool = Pool(throttle)
-        handle = pool.start(threadlet(contract=contract)(lambda: "dropped"))
+        ran: list[int] = []
+        handle = pool.start(threadlet(contract=contract)(ran.append), 1)
         gate.wait_arrived()
         assert handle.state == "queued"
         assert handle.cancel("reason")
@@ -199,6 +202,41 @@ def test_cancel_between_taking_a_job_and_running_it(
         assert pool.statistics().abandoned == 0
         assert pool.statistics().cancelled == 1
         assert await pool.start(threadlet(contract=contract)(lambda: "next")) == "next"
+        assert ran == []
+        pool._check()
+
+    run(main)
+
+
+def test_abandon_between_running_and_the_call(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has moved a job to "running" finds it abandoned: it does not run, and no failure is reported."""
+    # worker: has read the arguments, moves the threadlet to running
+    #                                           loop: cancel(): it is running, so it is abandoned
+    # worker: sees the wish, posts
+    #                                           loop: delivers: the place is free
+    gate = Gate()
+    really = Threadlet._move
+
+    def stop_after(handle: Threadlet[Any], state: State) -> None:
+        really(handle, state)
+        if state is State.RUNNING and threading.current_thread() is not threading.main_thread():
+            gate()
+
+    monkeypatch.setattr(Threadlet, "_move", stop_after)
+
+    async def main() -> None:
+        throttle = Concurrency(1)
+        pool = Pool(throttle)
+        ran: list[int] = []
+        handle = pool.start(threadlet(contract=ABANDON)(ran.append), 1)
+        gate.wait_arrived()
+        assert handle.state == "running"
+        assert handle.cancel("reason")
+        assert handle.cancelled()
+        gate.open()
+        await until(lambda: throttle.taken == 0)
+        assert ran == []
+        assert pool.statistics().abandoned == 0
         pool._check()
 
     run(main)

@@ -21,11 +21,12 @@ from .workers import WorkerGroup, named_group, shared_group
 __all__ = ["Definition", "Prepared", "check_priority", "check_tags", "resolve"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 NO_TAGS: frozenset[Hashable] = frozenset()
 
 
-class Definition(Generic[T]):
+class Definition(Generic[T_co]):
     """A function and all that its calls share."""
 
     def __init__(
@@ -150,13 +151,13 @@ def check_tags(tags: Iterable[Hashable]) -> frozenset[Hashable]:
         raise TypeError(f"tags={tags!r}: expected an iterable of hashable tags ({error})") from error
 
 
-class Prepared(Generic[T]):
+class Prepared(Generic[T_co]):
     """A definition with something of its next call settled: the object a method is bound to, options of one call."""
 
     __slots__ = ("args", "definition", "priority", "tags")
 
     def __init__(
-        self, definition: Definition[T], args: tuple[Any, ...], priority: float, tags: frozenset[Hashable]
+        self, definition: Definition[T_co], args: tuple[Any, ...], priority: float, tags: frozenset[Hashable]
     ) -> None:
         self.definition = definition
         self.args = args

@@ -8,7 +8,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from contextvars import copy_context
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from .contracts import Contract
 from .definitions import Definition, Prepared, check_priority, check_tags
@@ -26,11 +26,12 @@ __all__ = ["Call", "Entrypoint", "threadlet"]
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 T = TypeVar("T")
-R = TypeVar("R")  # what the function itself returns: for a coroutine function, a coroutine
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)  # what the function itself returns: for a coroutine function, a coroutine
 S = TypeVar("S")
 
 
-class Entrypoint(Definition[R], Generic[P, R]):
+class Entrypoint(Definition[R_co], Generic[P, R_co]):
     """A function decorated with ``@threadlet``: calling it starts it and returns its ``Threadlet``.
 
     Thread: any. On a thread where no event loop runs, a plain function runs right there, and its handle is final when
@@ -66,7 +67,7 @@ class Entrypoint(Definition[R], Generic[P, R]):
     def __call__(self: Entrypoint[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Threadlet[T]: ...
 
     @overload
-    def __call__(self: Entrypoint[P, R], *args: P.args, **kwargs: P.kwargs) -> Threadlet[R]: ...
+    def __call__(self: Entrypoint[P, R_co], *args: P.args, **kwargs: P.kwargs) -> Threadlet[R_co]: ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Start the function, in the default pool of the running loop."""
@@ -81,7 +82,7 @@ class Entrypoint(Definition[R], Generic[P, R]):
 
     def using(
         self, *, priority: float | None = None, tags: Iterable[Hashable] = (), pool: Pool | None = None
-    ) -> Call[P, R]:
+    ) -> Call[P, R_co]:
         """Return this entrypoint with options for the next call: ``await load.using(priority=3)("a")``.
 
         Args:
@@ -96,10 +97,10 @@ class Entrypoint(Definition[R], Generic[P, R]):
         return _call(self, (), None).using(priority=priority, tags=tags, pool=pool)
 
     @overload
-    def __get__(self, instance: None, owner: type) -> Entrypoint[P, R]: ...
+    def __get__(self, instance: None, owner: type) -> Entrypoint[P, R_co]: ...
 
     @overload
-    def __get__(self: Entrypoint[Concatenate[S, Q], R], instance: S, owner: type | None = None) -> Call[Q, R]: ...
+    def __get__(self: Entrypoint[Concatenate[S, Q], R_co], instance: S, owner: type | None = None) -> Call[Q, R_co]: ...
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """Bind to an object, as a function in a class does."""
@@ -117,7 +118,7 @@ class Entrypoint(Definition[R], Generic[P, R]):
         return str(getattr(self, "__qualname__", self.name))
 
 
-class Call(Prepared[R], Generic[P, R]):
+class Call(Prepared[R_co], Generic[P, R_co]):
     """An entrypoint with part of its next call settled: the object it is a method of, or options of ``using()``."""
 
     __slots__ = ("pool",)
@@ -128,7 +129,7 @@ class Call(Prepared[R], Generic[P, R]):
     def __call__(self: Call[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Threadlet[T]: ...
 
     @overload
-    def __call__(self: Call[P, R], *args: P.args, **kwargs: P.kwargs) -> Threadlet[R]: ...
+    def __call__(self: Call[P, R_co], *args: P.args, **kwargs: P.kwargs) -> Threadlet[R_co]: ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Start the function; see ``Entrypoint``."""
@@ -145,11 +146,11 @@ class Call(Prepared[R], Generic[P, R]):
 
     def using(
         self, *, priority: float | None = None, tags: Iterable[Hashable] = (), pool: Pool | None = None
-    ) -> Call[P, R]:
+    ) -> Call[P, R_co]:
         """Return the same with further options; see ``Entrypoint.using``."""
         if pool is not None and not isinstance(pool, Pool):
             raise TypeError(f"pool={pool!r}: expected a threadlets.Pool")
-        call: Call[P, R] = _call(self.definition, self.args, pool or self.pool)
+        call: Call[P, R_co] = _call(self.definition, self.args, pool or self.pool)
         call.priority = self.priority if priority is None else check_priority(priority)
         call.tags = self.tags | check_tags(tags)
         return call
@@ -164,27 +165,10 @@ def _call(definition: Definition[T], args: tuple[Any, ...], pool: Pool | None) -
     return call
 
 
-if TYPE_CHECKING:
-
-    class _Unbound(Entrypoint[P, R]):
-        """An entrypoint whose first parameter is nobody's: that of a static method, or of a class method."""
-
-        def __get__(self, instance: Any, owner: Any = None) -> Entrypoint[P, R]: ...  # type: ignore[override]
-
-
 class _Decorator(Protocol):
-    @overload
-    def __call__(self, function: staticmethod[P, R], /) -> _Unbound[P, R]: ...
-    @overload
-    def __call__(self, function: classmethod[Any, P, R], /) -> _Unbound[P, R]: ...
-    @overload
     def __call__(self, function: Callable[P, R], /) -> Entrypoint[P, R]: ...
 
 
-@overload
-def threadlet(function: staticmethod[P, R], /) -> _Unbound[P, R]: ...
-@overload
-def threadlet(function: classmethod[Any, P, R], /) -> _Unbound[P, R]: ...
 @overload
 def threadlet(function: Callable[P, R], /) -> Entrypoint[P, R]: ...
 @overload
@@ -194,7 +178,7 @@ def threadlet(
 
 
 def threadlet(
-    function: Any = None,
+    function: Callable[..., Any] | None = None,
     /,
     *,
     contract: Contract | None = None,

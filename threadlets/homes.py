@@ -238,6 +238,7 @@ class Home:
                 return self._fail_in_place(handle, failure)
             finally:
                 del handle, failure  # see run_in_place
+        handle._task = None
         if not finished:
             self._suspend(handle, task)
         elif handle._marks:
