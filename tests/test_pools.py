@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from typing import Any
 
 import pytest
@@ -317,8 +318,6 @@ def test_statistics_count_each_end_once(run: Run, place: str) -> None:
 
 def test_one_worker_of_their_own(run: Run) -> None:
     """``affinity="one"`` is one thread for all calls of an entrypoint, ``"one:NAME"`` for all of that name."""
-    import threading
-
     alone = threadlet(contract=Contract(affinity="one"))(threading.get_ident)
     first = threadlet(contract=Contract(affinity="one:tests"))(threading.get_ident)
     second = threadlet(contract=Contract(affinity="one:tests", blocks="always"))(lambda: threading.get_ident())

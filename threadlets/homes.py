@@ -355,7 +355,7 @@ class Home:
 
     def _end_abandoned(self, handle: Threadlet[Any], state: State, value: Any) -> None:
         handle.pool._freed(handle)  # type: ignore[union-attr]
-        if state is FAILED:
+        if state is FAILED and not isinstance(value, CancelledError):
             self.loop.call_exception_handler(
                 {"message": f"{handle!r} was cancelled and abandoned, and then failed", "exception": value}
             )

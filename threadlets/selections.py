@@ -77,14 +77,12 @@ class Selection:
         return f"<Selection of {len(self)} threadlets in {self._pool!r}>"
 
     def cancel(self, reason: object = None) -> int:
-        """Cancel every match, the queued ones first; return how many could be cancelled.
+        """Cancel every match; return how many could be cancelled.
 
         Args:
             reason: Becomes the argument of their ``CancelledError``.
         """
-        found = self._found()
-        found.sort(key=_not_queued)  # so that a place which a running one gives up is not taken by one that goes too
-        return sum([handle.cancel(reason) for handle in found])
+        return sum([handle.cancel(reason) for handle in self._found()])
 
     def reprioritize(self, priority: float) -> int:
         """Give every match that is not final another priority; return how many. Lower numbers run first.
@@ -120,7 +118,3 @@ class Selection:
                 for handle in found:
                     if handle.state not in FINAL:
                         handle.remove_done_callback(count_down)
-
-
-def _not_queued(handle: Threadlet[Any]) -> bool:
-    return handle.state is not State.QUEUED

@@ -1,7 +1,8 @@
 """The types of static methods that are entrypoints. Checked by mypy and pyright, never run.
 
 Type checkers take ``@classmethod`` and ``@staticmethod`` off before they look at other decorators, and then bind
-the first parameter. So there are no types for class methods here, nor for static methods that are reached through an object.
+the first parameter. So there are no types for class methods here, nor for static methods that are reached through an
+object.
 """
 
 from __future__ import annotations
