@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from tests.conftest import Run
 from tests.workbench import ABANDON, IN_PLACE, ON_WORKER, Gate, forever, hold_workers_before_running, rounds, until
 from threadlets import Concurrency, Contract, Pool, Threadlet, current_threadlet, threadlet
-from threadlets.errors import NoRunningLoop
+from threadlets.errors import ContractViolation, NoRunningLoop
 from threadlets.lifecycles import State
 
 
@@ -27,6 +29,46 @@ def test_never_runs_in_place_and_always_on_a_worker(run: Run) -> None:
         handle = always()
         assert handle.state in ("queued", "running") and not handle.missed
         assert await handle != threading.get_ident()
+
+    run(main)
+
+
+def test_a_broken_promise_is_told_in_debug_mode(run: Run) -> None:
+    """A function that promised never to block, and blocks, is a ContractViolation with its name; in debug mode alone."""
+    sleeps = threadlet(contract=IN_PLACE)(time.sleep)
+
+    async def main() -> None:
+        async with Pool(Concurrency(1)) as pool:
+            await pool.start(sleeps, 0.03)
+
+    if run.debug:
+        with pytest.warns(ContractViolation, match=r"sleep\(\) .*promises Contract\(blocks='never'\) and blocked"):
+            run(main)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            run(main)
+
+
+def test_a_violation_that_is_an_error_leaves_the_books_right(run: Run) -> None:
+    """Where warnings are errors, whoever it is raised to, the threadlet has ended and its place is free."""
+    sleeps = threadlet(contract=IN_PLACE)(time.sleep)
+
+    async def main() -> None:
+        throttle = Concurrency(1)
+        pool = Pool(throttle)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ContractViolation)
+            try:
+                pool.start(sleeps, 0.03)
+            except ContractViolation:
+                assert run.debug
+        statistics = pool.statistics()
+        assert throttle.taken == 0
+        assert statistics.done + statistics.failed == 1
+        assert asyncio.get_running_loop() is pool.get_loop()
+        assert current_threadlet() is None
+        pool._check()
 
     run(main)
 
@@ -78,7 +120,7 @@ def test_a_connection_that_checks_its_thread(run: Run) -> None:
     def close() -> None:
         connection.pop().close()
 
-    @threadlet(contract=IN_PLACE)
+    @threadlet(contract=Contract(affinity="home"))
     def total_from_in_place() -> int:
         return total().result()
 
