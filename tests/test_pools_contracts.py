@@ -34,7 +34,7 @@ def test_never_runs_in_place_and_always_on_a_worker(run: Run) -> None:
 
 
 def test_a_broken_promise_is_told_in_debug_mode(run: Run) -> None:
-    """A function that promised never to block, and blocks, is a ContractViolation with its name; in debug mode alone."""
+    """A function that promised never to block, and blocks, is told as a ContractViolation, in debug mode alone."""
     sleeps = threadlet(contract=IN_PLACE)(time.sleep)
 
     async def main() -> None:
