@@ -179,7 +179,10 @@ class Home:
         if spent > learner.limit:
             blocked, preempted = evidence(before)
             if self.debug and blocked and definition.contract.blocks == "never":
-                definition.tell_violation(spent)
+                try:
+                    definition.tell_violation(spent)
+                except ContractViolation as error:  # where warnings are errors
+                    failure = failure or error
             if blocked and (self.workers.busy or self.mailbox.pending):
                 blocked = None  # it may have waited for the interpreter lock, which a worker had
             if not preempted:
