@@ -23,6 +23,8 @@ from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from .definitions import Definition
+from .errors import ContractViolation
 from .handles import (
     ABANDONED,
     ASKED,
@@ -177,16 +179,7 @@ class Home:
         definition.in_place += 1
         definition.ns_in_place += spent
         if spent > learner.limit:
-            blocked, preempted = evidence(before)
-            if self.debug and blocked and definition.contract.blocks == "never":
-                try:
-                    definition.tell_violation(spent)
-                except ContractViolation as error:  # where warnings are errors
-                    failure = failure or error
-            if blocked and (self.workers.busy or self.mailbox.pending):
-                blocked = None  # it may have waited for the interpreter lock, which a worker had
-            if not preempted:
-                learner.ran_in_place(spent, blocked, self.unawaited != 0, definition.in_place, self.budget, now)
+            failure = self._learn(definition, spent, before, now) or failure
         self.unawaited = handle._arrived
         if failure is not None:
             try:
@@ -200,6 +193,24 @@ class Home:
             handle._value = value
             handle.pool._done += 1  # type: ignore[union-attr]
         return handle
+
+    def _learn(
+        self, definition: Definition[Any], spent: int, before: tuple[int, int] | None, now: int
+    ) -> ContractViolation | None:
+        """Report a slow call in place; return what is wrong with it where warnings are errors."""
+        violation = None
+        blocked, preempted = evidence(before)
+        if self.debug and blocked and definition.contract.blocks == "never":
+            try:
+                definition.tell_violation(spent)
+            except ContractViolation as error:
+                violation = error
+        if blocked and (self.workers.busy or self.mailbox.pending):
+            blocked = None  # it may have waited for the interpreter lock, which a worker had
+        if not preempted:
+            learner = definition.learner
+            learner.ran_in_place(spent, blocked, self.unawaited != 0, definition.in_place, self.budget, now)
+        return violation
 
     def start_coroutine(
         self,
