@@ -71,6 +71,22 @@ def test_a_violation_that_is_an_error_leaves_the_books_right(run: Run) -> None:
     run(main)
 
 
+def test_a_violation_does_not_hide_a_failure(run: Run) -> None:
+    """Where warnings are errors, a function that blocks and then raises fails with what it raised."""
+
+    def sleep_and_raise() -> None:
+        time.sleep(0.03)
+        raise KeyError("mine")
+
+    async def main() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ContractViolation)
+            handle = threadlet(contract=IN_PLACE)(sleep_and_raise)()
+        assert isinstance(handle.exception(), KeyError)
+
+    run(main)
+
+
 def test_home_runs_on_the_loops_thread(run: Run) -> None:
     """``affinity="home"`` is the loop's thread: in place, and from plain functions in place however deeply nested."""
     home = threadlet(contract=Contract(affinity="home"))(threading.get_ident)

@@ -181,7 +181,8 @@ class Home:
         definition.in_place += 1
         definition.ns_in_place += spent
         if spent > learner.limit:
-            failure = self._learn(definition, spent, before, now) or failure
+            violation = self._learn(definition, spent, before, now)
+            failure = failure or violation
         self.unawaited = handle._arrived
         if failure is not None:
             try:
