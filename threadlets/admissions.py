@@ -35,7 +35,7 @@ __all__ = ["Admission"]
 
 T = TypeVar("T")
 
-QUEUED, RUNNING, MISSED = State.QUEUED, State.RUNNING, State.MISSED
+QUEUED, RUNNING, SUSPENDED = State.QUEUED, State.RUNNING, State.MISSED
 
 
 class Admission:
@@ -141,12 +141,25 @@ class Admission:
                 f"from another thread, through loop.call_soon_threadsafe"
             ) from None
         if self._loop is None:
+            for throttle in self._throttles:
+                self._claim(throttle, loop)
             self._loop = loop
             self._home = home_of(loop)
             self._set_direct()
         elif self._loop is not loop:
             closed = ", which is closed" if self._loop.is_closed() else ""
             raise WrongLoop(f"{self!r} belongs to another event loop{closed}: make one pool for each loop")
+
+    def _claim(self, throttle: Throttle, loop: AbstractEventLoop) -> None:
+        """Make a throttle the loop's: its pools may share it; another loop takes it over once this is closed."""
+        owner = cast("AbstractEventLoop | None", throttle.owner)
+        if owner is loop:
+            return
+        if owner is not None:
+            if not owner.is_closed():
+                raise WrongLoop(f"{throttle!r} of {self!r} belongs to another event loop: make one for each loop")
+            throttle.renew()
+        throttle.owner = loop
 
     def _set_direct(self) -> None:
         self._direct = not (self._throttles or self._capacity is not None or self._closed or self._queue)
@@ -205,7 +218,7 @@ class Admission:
 
     def _cancel(self, handle: Threadlet[Any], reason: object) -> bool:
         """Cancel a threadlet that is not final, in whatever state it is."""
-        if handle._state is MISSED:
+        if handle._state is SUSPENDED:
             return cast("Task[Any]", handle._task).cancel(reason)
         if handle._state is QUEUED:
             queue = handle.entrypoint.workers if handle._marks & AT_WORKER else self._queue

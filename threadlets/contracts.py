@@ -21,6 +21,7 @@ class Contract:
         affinity: Which threads may run it. ``"any"``; ``"home"``: only the event loop's own thread, in place (GUI
             toolkits); ``"one"``: all its calls on one worker thread of its own, one after the other (connections that
             check their thread); ``"one:NAME"``: the same thread for all entrypoints that give the same name.
+            Functions of two such threads that call each other in a circle wait for ever.
         cancel: What ``cancel()`` does to a plain function that already runs on a worker. ``"wait"`` (the default): the
             threadlet becomes cancelled when the function has stopped. ``"abandon"``: at once; the function runs on
             unobserved, and keeps its place in its pool's throttles until it stops.

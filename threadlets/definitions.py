@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Hashable, Iterable
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, MethodDescriptorType, MethodType, ModuleType, NoneType
 from typing import Any, Generic, TypeVar
 
 from .contracts import Contract
@@ -183,6 +183,9 @@ def resolve(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Prepar
     if isinstance(function, MethodType):
         args = (function.__self__, *args)
         function = function.__func__
+    elif isinstance(function, BuiltinFunctionType) and not isinstance(function.__self__, (ModuleType, type, NoneType)):
+        args = (function.__self__, *args)  # file.read: the definition is that of the type's method
+        function = getattr(type(function.__self__), function.__name__)
     definition = function if isinstance(function, Definition) else _definition_of(function)
     return Prepared(definition, args, definition.priority, definition.tags), kwargs
 
@@ -196,11 +199,12 @@ def _definition_of(function: Callable[..., Any]) -> Definition[Any]:
     It is kept with the function itself, so that both go together: a table of weak keys would hold functions for ever,
     since each definition refers to its function.
     """
-    if not isinstance(function, FunctionType):
+    attributes = getattr(function, "__dict__", None)
+    if not isinstance(attributes, dict):
         return _definition_of_object(function)
-    definition: Definition[Any] | None = function.__dict__.get(_ATTRIBUTE)
+    definition: Definition[Any] | None = attributes.get(_ATTRIBUTE)
     if definition is None or definition.function is not function:  # functools.wraps copies attributes along
-        definition = function.__dict__[_ATTRIBUTE] = Definition(function)
+        definition = attributes[_ATTRIBUTE] = Definition(function)
     return definition
 
 
@@ -210,6 +214,6 @@ def _definition_of_builtin(function: Callable[..., Any]) -> Definition[Any]:
 
 
 def _definition_of_object(function: Callable[..., Any]) -> Definition[Any]:
-    if isinstance(function, (BuiltinFunctionType, type)):
+    if isinstance(function, (BuiltinFunctionType, MethodDescriptorType, type)):
         return _definition_of_builtin(function)
     return Definition(function)

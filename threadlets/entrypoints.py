@@ -56,12 +56,13 @@ class Entrypoint(Definition[R_co], Generic[P, R_co]):
         if isinstance(function, (classmethod, staticmethod)):
             self._binds = "class" if isinstance(function, classmethod) else "nothing"
             function = function.__func__
-        if isinstance(function, Definition):
-            raise TypeError(f"{function.name} is a threadlet already: decorate it once, with all options")
+        if isinstance(function, (Definition, Prepared)):
+            raise TypeError(f"{function!r} is a threadlet already: decorate it once, with all options")
         super().__init__(function, contract=contract, priority=priority, tags=tags)
         functools.update_wrapper(self, function, updated=())
         for name, value in getattr(function, "__dict__", {}).items():
-            self.__dict__.setdefault(name, value)  # its attributes, but none in place of ours
+            if not hasattr(self, name):  # its attributes, but none in place of ours
+                self.__dict__[name] = value
 
     @overload
     def __call__(self: Entrypoint[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Threadlet[T]: ...
@@ -158,6 +159,21 @@ class Call(Prepared[R_co], Generic[P, R_co]):
     def __repr__(self) -> str:
         return f"<call of {self.definition!r}>"
 
+    def __getattr__(self, name: str) -> Any:
+        """Look like the entrypoint: ``obj.load.statistics()``."""
+        if name == "definition":  # not set yet
+            raise AttributeError(name)
+        return getattr(self.definition, name)
+
+    def _key(self) -> tuple[Any, ...]:
+        return self.definition, *map(id, self.args), self.priority, self.tags, self.pool
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Call) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
 
 def _call(definition: Definition[T], args: tuple[Any, ...], pool: Pool | None) -> Call[Any, T]:
     call: Call[Any, T] = Call(definition, args, definition.priority, definition.tags)
@@ -200,6 +216,8 @@ def threadlet(
         TypeError: If it is no function, or a generator function, or an option is of a wrong type.
         ValueError: If the contract does not fit the function, or the priority is NaN.
     """
+    check_priority(priority)
+    check_tags(tags)
     make = functools.partial(Entrypoint[Any, Any], contract=contract, priority=priority, tags=tags)
     return make if function is None else make(function)
 

@@ -13,7 +13,7 @@ from asyncio import AbstractEventLoop, CancelledError, InvalidStateError, get_ru
 from collections.abc import Callable, Generator, Hashable
 from contextvars import Context, ContextVar, copy_context
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from .definitions import Definition, check_priority
 from .errors import NoRunningLoop
@@ -267,6 +267,9 @@ class Threadlet(Generic[T]):
         return self.result()
 
     __iter__ = __await__
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be copied or pickled: it belongs to its event loop")
 
     # ------------------------------------------------------------------------------------- for the other rooms
 

@@ -86,8 +86,10 @@ class Home:
         "_starting",
         "_suspended",
         "_watch",
+        "awaits_round",
         "budget",
         "busy",
+        "deadline",
         "debug",
         "depth",
         "loop",
@@ -104,6 +106,8 @@ class Home:
         self.debug = loop.get_debug()
         self.workers = shared_group()
         self.turn = TURN  # nanoseconds; below zero the loop has to go round before more may run in place
+        self.deadline = 0  # nanoseconds: when to look whether the loop has gone round
+        self.awaits_round = False  # _went_round is scheduled
         self.budget = StallBudget(monotonic_ns())
         self.mailbox: Mailbox[Letter] = Mailbox(loop, self._deliver)
         self.busy: set[Pool] = set()  # pools with threadlets that are not final
@@ -136,6 +140,19 @@ class Home:
         """Say whether the next start has to go through the loop."""
         return self.turn < 0 or self.depth >= DEPTH
 
+    def look_round(self, now: int) -> None:
+        """See whether the loop has gone round since the last look: what runs between calls keeps it from that, too."""
+        self.deadline = now + TURN
+        if self.awaits_round:
+            self.turn = -1
+        else:
+            self.awaits_round = True
+            self.loop.call_soon(self._went_round)
+
+    def _went_round(self) -> None:
+        self.awaits_round = False
+        self.turn = TURN
+
     def launch(self, handle: Threadlet[Any]) -> None:
         """Start a threadlet that has waited, and that its pool has admitted."""
         definition = handle.entrypoint
@@ -161,8 +178,8 @@ class Home:
         definition = handle.entrypoint
         learner = definition.learner
         before = None
-        if learner.watch or self.debug:
-            learner.watch -= bool(learner.watch)
+        if learner.watch > 0 or self.debug:
+            learner.watch -= learner.watch > 0
             before = switches()
         thread = threading.get_ident()
         outer = here.get(thread)
@@ -178,6 +195,8 @@ class Home:
         here[thread] = outer
         spent = now - started
         self.turn -= spent + TOLL
+        if now >= self.deadline:
+            self.look_round(now)
         definition.in_place += 1
         definition.ns_in_place += spent
         if spent > learner.limit:
@@ -250,6 +269,10 @@ class Home:
         self.depth = depth
         self.turn -= STEP_TOLL
         definition.in_place += 1
+        if not definition.in_place & 3:  # each fourth time: to read the clock costs 4 % of what is done here
+            now = monotonic_ns()
+            if now >= self.deadline:
+                self.look_round(now)
         if failure is not None:
             try:
                 return self._fail_in_place(handle, failure)
@@ -319,7 +342,7 @@ class Home:
         definition = handle.entrypoint
         learner = definition.learner
         switched = None
-        if learner.watch:
+        if learner.watch > 0:
             learner.watch -= 1
             switched = switches()
         args, kwargs, context = handle._args, handle._kwargs, handle._context
@@ -357,12 +380,15 @@ class Home:
             definition.ns_on_workers += spent
             if definition.learner.learns:
                 definition.learner.ran_on_worker(spent, blocked, definition.in_place, solvent)
-            if handle._marks & ABANDONED:
-                self._end_abandoned(handle, state, value)
-            else:
-                self.settle(handle, state, value)
-                if changed is not None:
-                    self._leave_changes(handle, changed)
+            try:
+                if handle._marks & ABANDONED:
+                    self._end_abandoned(handle, state, value)
+                else:
+                    self.settle(handle, state, value)
+                    if changed is not None:
+                        self._leave_changes(handle, changed)
+            except Exception as error:  # from code of the user's that we have not thought of: the others are to arrive
+                self.loop.call_exception_handler({"message": f"{handle!r} could not be settled", "exception": error})
 
     def _leave_changes(self, handle: Threadlet[Any], changed: list[tuple[ContextVar[Any], Any]] | None) -> None:
         """Leave changes of context variables with a threadlet, for whoever awaits it."""

@@ -28,7 +28,7 @@ class Failure:
 
     def fresh(self) -> BaseException:
         """Return the exception with the traceback it came with, so that raising it twice does not grow it."""
-        return self.exception.with_traceback(self.traceback)
+        return BaseException.with_traceback(self.exception, self.traceback)
 
     def __del__(self) -> None:
         """Tell of an exception that would otherwise vanish, as asyncio does for its futures."""
@@ -44,7 +44,8 @@ class Failure:
 def without_caller(exception: BaseException) -> BaseException:
     """Take the frame that caught an exception out of its traceback: it is ours, and would keep the handle alive."""
     if exception.__traceback__ is not None:
-        exception.__traceback__ = exception.__traceback__.tb_next
+        # Not by assignment: an exception class may forbid that, as a frozen dataclass does.
+        BaseException.with_traceback(exception, exception.__traceback__.tb_next)
     return exception
 
 

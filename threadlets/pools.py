@@ -6,13 +6,13 @@ from asyncio import AbstractEventLoop
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Hashable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, TypeVar, TypeVarTuple, overload
+from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple, overload
 
 from .admissions import Admission
 from .definitions import Definition, Prepared, check_priority, check_tags, resolve
 from .errors import PoolClosed
 from .handles import LISTED, Threadlet
-from .lifecycles import STEPS, State
+from .lifecycles import FINAL, State
 from .maps import IN_FLIGHT, mapped
 from .scopes import Scope
 from .selections import Selection
@@ -24,6 +24,7 @@ __all__ = ["Pool", "default_pool"]
 
 T = TypeVar("T")
 S = TypeVar("S")
+_NO_TAGS: Iterable[Hashable] = ()
 Ts = TypeVarTuple("Ts")
 
 
@@ -61,7 +62,7 @@ class Pool(Admission):
     ) -> None:
         for throttle in throttles:
             if isinstance(throttle, type) or not all(
-                hasattr(throttle, word) for word in ("ready", "take", "give_back", "wait")
+                hasattr(throttle, word) for word in ("ready", "take", "give_back", "wait", "renew", "owner")
             ):
                 raise TypeError(f"{throttle!r} is no throttle: expected an object like Concurrency(8)")
         if capacity is not None:
@@ -156,7 +157,7 @@ class Pool(Admission):
             args,
             kwargs,
             own.priority if priority is None else check_priority(priority),
-            own.tags if not tags else own.tags | check_tags(tags) if own.tags else check_tags(tags),
+            own.tags if tags is _NO_TAGS else own.tags | check_tags(tags) if own.tags else check_tags(tags),
         )
 
     @overload
@@ -239,6 +240,9 @@ class Pool(Admission):
 
     # ------------------------------------------------------------------------------------------ look and change
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be copied or pickled: it belongs to its event loop")
+
     def select(
         self,
         *,
@@ -262,9 +266,19 @@ class Pool(Admission):
         hash(tag)
         if where is not None and not callable(where):
             raise TypeError(f"where={where!r}: expected a function of one threadlet")
-        if state is not None and state not in STEPS:
-            raise ValueError(f"state={state!r}: expected one of {', '.join(repr(str(word)) for word in STEPS)}")
-        definition = None if entrypoint is None else resolve(entrypoint, ())[0].definition
+        unfinished = [str(word) for word in State if word not in FINAL]
+        if state is not None and state not in unfinished:
+            raise ValueError(f"state={state!r}: expected one of {', '.join(map(repr, unfinished))}")
+        definition = None
+        if entrypoint is not None:
+            prepared = resolve(entrypoint, ())[0]
+            definition = prepared.definition
+            if prepared.args:
+                raise TypeError(
+                    f"entrypoint={entrypoint!r}: its arguments are no criterion; name {definition!r} itself"
+                )
+        if self._loop is not None and running_loop() is not self._loop:
+            self._bind()
         return Selection(self, definition, tag, None if state is None else State(state), where)
 
     def cancel(self, reason: object = None) -> int:

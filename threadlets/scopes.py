@@ -66,6 +66,7 @@ class Scope:
                 cancelled = cancelled or again
                 self._cancel_all(f"the scope of {pool!r} was cancelled")
         failures = [handle._retrieve() for handle in list(pool._failures)]
+        exits = [failure for failure in failures if isinstance(failure, (KeyboardInterrupt, SystemExit))]
         if self._cause is not None:
             # Our own cancel of the body may not have been delivered: the body ended before its next await. Before
             # Python 3.13 it would outlive uncancel(), so it is taken here.
@@ -79,6 +80,8 @@ class Scope:
                     failures = [self._cause._retrieve()]
         if error is not None and not isinstance(error, (Exception, CancelledError)):
             return  # KeyboardInterrupt and its like go on as they are
+        if exits:
+            raise exits[0]  # and so they do from a threadlet
         if not failures:
             if cancelled is not None and cancelled is not error:
                 raise cancelled

@@ -81,8 +81,22 @@ class Selection:
 
         Args:
             reason: Becomes the argument of their ``CancelledError``.
+
+        Raises:
+            RecursionError: If coroutines that await each other form a chain that is too long for asyncio to cancel at
+                once; all others are cancelled then.
         """
-        return sum([handle.cancel(reason) for handle in self._found()])
+        cancelled, failed = 0, None
+        for handle in self._found():
+            try:
+                cancelled += handle.cancel(reason)
+            except (
+                RecursionError
+            ) as error:  # in a long chain of tasks that await each other: the others are to be cancelled
+                failed = error
+        if failed is not None:
+            raise failed
+        return cancelled
 
     def reprioritize(self, priority: float) -> int:
         """Give every match that is not final another priority; return how many. Lower numbers run first.

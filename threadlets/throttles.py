@@ -3,7 +3,7 @@
 A throttle is pure: it knows no clock and no loop. A pool asks ``ready()`` of every throttle it has and then, if all
 agree, calls ``take()`` of each; ``give_back()`` follows exactly once per ``take()``. A throttle that has become more
 generous - a place given back, a limit raised - calls the wake-ups that were left with ``wait()``, once each, so that
-one throttle can be shared by several pools.
+one throttle can be shared by several pools of one event loop. Thread: loop.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ __all__ = ["Concurrency", "Throttle"]
 
 class Throttle(Protocol):
     """What a pool needs of a throttle."""
+
+    owner: object  # the event loop whose pools use it; None before there is one
+
+    def renew(self) -> None:
+        """Forget what was taken and who waits: the loop that it belonged to is gone, and another one takes it over."""
 
     def ready(self) -> bool:
         """Say whether one more may start."""
@@ -46,11 +51,11 @@ class Concurrency:
         ValueError: If ``limit`` is less than 1.
     """
 
-    __slots__ = ("_limit", "_taken", "_waiting")
+    __slots__ = ("_limit", "_taken", "_waiting", "owner")
 
     def __init__(self, limit: int) -> None:
-        self._waiting: list[Callable[[], None]] = []
-        self._taken = 0
+        self.owner: object = None
+        self.renew()
         self.limit = limit
 
     def __repr__(self) -> str:
@@ -75,6 +80,11 @@ class Concurrency:
     def taken(self) -> int:
         """How many run now."""
         return self._taken
+
+    def renew(self) -> None:
+        """Forget what was taken and who waits: the loop that it belonged to is gone."""
+        self._waiting: list[Callable[[], None]] = []
+        self._taken = 0
 
     def ready(self) -> bool:
         """Say whether one more may start."""

@@ -1,4 +1,4 @@
-"""The cachemiss executor: worker threads that run what must not run in place, most urgent first.
+"""The executor of cache misses: worker threads that run what must not run in place, most urgent first.
 
 Why: ``ThreadPoolExecutor`` wakes a thread for every item, knows no priorities, and cannot give an item back. Here one
 thread at a time may be *searching*, that is, woken or started but not yet arrived at the queue; a thread that arrives,
@@ -36,8 +36,6 @@ IDLE_SECONDS = 10.0  # arbitrary: borrowed from trio's thread cache
 class Job(Queueable, Protocol):
     """What a worker group runs."""
 
-    priority: float
-
     def run_on_worker(self) -> None:
         """Do the work; never raises."""
 
@@ -45,11 +43,10 @@ class Job(Queueable, Protocol):
 class _Errand:
     """A job that somebody waits for on another thread."""
 
-    __slots__ = ("ended", "error", "function", "priority", "ticket", "value")
+    __slots__ = ("ended", "error", "function", "ticket", "value")
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
-        self.priority: float = 0
         self.ticket: tuple[Any, ...] | None = None
         self.value: Any = None
         self.error: BaseException | None = None
