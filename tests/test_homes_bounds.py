@@ -49,11 +49,11 @@ CHAINS = {"plain": identity, "coroutine": identity_coroutine}
 @pytest.mark.parametrize("pooled", [False, True], ids=["default pool", "throttled pool"])
 @pytest.mark.parametrize("kind", [*CHAINS, "failing"])
 def test_a_chain_of_awaits_lets_the_loop_go_round(run: Run, kind: str, pooled: bool) -> None:
-    """10,000 awaits of what ends in place let other tasks run: every few thousand awaits at least, however quick."""
+    """20,000 awaits of what ends in place let other tasks run: every few milliseconds, however quick each is."""
 
     async def main() -> None:
         pool = Pool(Concurrency(10)) if pooled else Pool()
-        count = 2_500 if run.debug else 10_000
+        count = 5_000 if run.debug else 20_000
         async with Ticker() as ticker:
             for number in range(count):
                 if kind == "failing":
@@ -61,7 +61,7 @@ def test_a_chain_of_awaits_lets_the_loop_go_round(run: Run, kind: str, pooled: b
                         await pool.start(fail, number)
                 else:
                     assert await pool.start(CHAINS[kind], number) == number
-        assert ticker.ticks > count // 2_500  # each costs its toll of at least 1 us, and a turn is 2 ms
+        assert ticker.ticks > 2  # one was before; and no machine makes 20,000 calls within two turns of 2 ms
         pool._check()
 
     run(main)

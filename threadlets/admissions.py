@@ -31,11 +31,14 @@ from .workers import WorkerGroup
 if TYPE_CHECKING:
     from .scopes import Scope
 
-__all__ = ["Admission"]
+__all__ = ["UNBOUND", "Admission"]
 
 T = TypeVar("T")
 
 QUEUED, RUNNING, SUSPENDED = State.QUEUED, State.RUNNING, State.MISSED
+
+
+UNBOUND: Any = object()  # the loop of a pool that was not used yet; not None, which is the loop where none runs
 
 
 class Admission:
@@ -44,7 +47,7 @@ class Admission:
     _home: Home  # set by _bind, before anything else, as _loop is
 
     def __init__(self, throttles: tuple[Throttle, ...], capacity: int | None, sheds: bool) -> None:
-        self._loop: AbstractEventLoop | None = None
+        self._loop: AbstractEventLoop = UNBOUND
         self._throttles = throttles
         self._capacity = capacity
         self._sheds = sheds
@@ -140,7 +143,7 @@ class Admission:
                 f"{self!r} is used on a thread where no event loop runs: use it from a coroutine; "
                 f"from another thread, through loop.call_soon_threadsafe"
             ) from None
-        if self._loop is None:
+        if self._loop is UNBOUND:
             for throttle in self._throttles:
                 self._claim(throttle, loop)
             self._loop = loop

@@ -28,7 +28,7 @@ Pure: times are arguments, in nanoseconds, and nothing here knows a clock.
 
 from __future__ import annotations
 
-__all__ = ["FAIR", "HOP", "STEP_TOLL", "TOLL", "TURN", "Fixed", "Learner", "StallBudget"]
+__all__ = ["FAIR", "HOP", "TOLL", "TURN", "Fixed", "Learner", "StallBudget"]
 
 HOP = 100_000  # ns; what a call on a worker costs: benchmarks/calls.py measures 80-130 us, one at a time
 FAIR = 1_000_000  # ns; arbitrary: how long one callback of a well-behaved loop may compute
@@ -37,8 +37,7 @@ FAIR = 1_000_000  # ns; arbitrary: how long one callback of a well-behaved loop 
 # Once it is used up, the next await of a finished threadlet lets the loop go round, and starts before that go through
 # the loop.
 TURN = 2_000_000  # ns; arbitrary: a round of the loop every 2 ms costs less than 1 %
-TOLL = 1_000  # ns; charged for each call on top of its own time, measured: benchmarks/calls.py
-STEP_TOLL = 4_000  # ns; charged for a coroutine's first step: a guess, since to read the clock would cost 5 % of one
+TOLL = 1_000  # ns; charged for each call of a plain function on top of its own time, measured: benchmarks/calls.py
 
 LONG = 20_000_000  # ns; arbitrary: several time slices of the scheduler and switch intervals of the interpreter
 WINDOW = 64  # calls; arbitrary: over which the expected stall is averaged

@@ -8,7 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple, overload
 
-from .admissions import Admission
+from .admissions import UNBOUND, Admission
 from .definitions import Definition, Prepared, check_priority, check_tags, resolve
 from .errors import PoolClosed
 from .handles import LISTED, Threadlet
@@ -149,8 +149,7 @@ class Pool(Admission):
         else:
             own, kwargs = resolve(function, args)
             definition, args = own.definition, own.args
-        loop = running_loop()
-        if loop is None or loop is not self._loop:
+        if running_loop() is not self._loop:
             self._bind()
         return self._begin(
             definition,
@@ -277,7 +276,7 @@ class Pool(Admission):
                 raise TypeError(
                     f"entrypoint={entrypoint!r}: its arguments are no criterion; name {definition!r} itself"
                 )
-        if self._loop is not None and running_loop() is not self._loop:
+        if self._loop is not UNBOUND and running_loop() is not self._loop:
             self._bind()
         return Selection(self, definition, tag, None if state is None else State(state), where)
 
@@ -305,7 +304,7 @@ class Pool(Admission):
         Raises:
             NoRunningLoop: If it was not used yet, and none runs here.
         """
-        if self._loop is None:
+        if self._loop is UNBOUND:
             self._bind()
         return self._home.loop
 
