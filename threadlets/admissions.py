@@ -68,6 +68,10 @@ class Admission:
         """Return how many threadlets are not finished."""
         return len(self._index)
 
+    def is_full(self) -> bool:
+        """Say whether the capacity is reached. Thread: any."""
+        return self._capacity is not None and len(self._index) >= self._capacity
+
     def _begin(
         self,
         definition: Definition[T],
@@ -82,8 +86,7 @@ class Admission:
         if not self._direct or home.turn < 0 or home.depth >= DEPTH:
             if self._closed:
                 raise PoolClosed(f"{self!r} takes no more work: start it before the pool is closed, or in another pool")
-            full = self._capacity is not None and len(self._index) >= self._capacity
-            if full and not self._make_room(priority):
+            if self.is_full() and not self._make_room(priority):
                 handle = make_threadlet(definition, self, priority, tags, QUEUED, monotonic_ns(), 0)
                 self._drop(handle)
                 return handle
@@ -228,9 +231,9 @@ class Admission:
             if queue.remove(handle):
                 self._home.settle(handle, CANCELLED, reason)
                 return True
-        # A worker that has taken it reads its arguments, then moves it to running, then looks whether it is ASKED to
-        # stop:   still queued here, after ASKED was set: it will see that, and not run the function;
-        #   running: it has its arguments, so the threadlet may be abandoned.
+        # A worker that has taken it reads its arguments, moves it to running, then looks whether it is ASKED to stop:
+        #   still queued here, after ASKED was set: it will see that, and not run the function;
+        #   running here: it has its arguments, so the threadlet may be abandoned.
         handle._value = reason
         handle._marks |= ASKED
         if handle._marks & AT_WORKER and handle._state is RUNNING and handle.entrypoint.contract.cancel == "abandon":
@@ -281,12 +284,11 @@ class Admission:
 
     def _tell_room(self) -> None:
         """Wake one who waits for room, if there is some."""
-        if self._capacity is not None and len(self._index) < self._capacity:
-            while self._room_waiters:
-                waiter = self._room_waiters.popleft()
-                if not waiter.done():
-                    waiter.set_result(None)
-                    return
+        while self._room_waiters and not self.is_full():
+            waiter = self._room_waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     def _make_room(self, priority: float) -> bool:
         """Drop a threadlet that is less urgent than a newcomer; False if the newcomer is to be dropped.

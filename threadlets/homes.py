@@ -10,7 +10,7 @@ A pool decides which threadlet may start and when; its loop's ``Home`` then take
 What runs in place is bounded twice, or it would starve the loop: coroutines nest ``DEPTH`` deep at most, and ``TURN``
 says how long the loop may be kept from going round. Beyond either, a start goes through the pool's queue.
 
-A little over 400 lines: the roads share what they do before and after a call, and a part of each would be elsewhere.
+Over 400 lines: the roads share what they do before and after a call, and a part of each would be elsewhere.
 """
 
 from __future__ import annotations

@@ -310,10 +310,6 @@ class Pool(Admission):
 
     # ------------------------------------------------------------------------------------------------- waiting
 
-    def is_full(self) -> bool:
-        """Say whether the capacity is reached. Thread: any."""
-        return self._capacity is not None and len(self._index) >= self._capacity
-
     async def room(self) -> None:
         """Wait until a start would not meet the capacity: backpressure. Returns at once if there is no capacity.
 
