@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import pytest
 
+from threadlets import EventLoop
+
 T = TypeVar("T")
 
-LOOPS = ("asyncio", "asyncio-debug", "uvloop", "uvloop-debug")
+LOOPS = ("asyncio", "asyncio-debug", "uvloop", "uvloop-debug", "hands", "hands-debug", "uvhands", "uvhands-debug")
 SECONDS = 50  # arbitrary: beyond it a test has failed, whatever it waits for; no test's outcome depends on it
 
 
@@ -69,11 +72,19 @@ def quick_collections() -> None:
     gc.freeze()
 
 
+def factory_of(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes a loop of this kind."""
+    if kind.startswith("uv"):
+        pytest.importorskip("uvloop")
+        name = "threadlets.adapters.uvloop" if kind == "uvhands" else "uvloop"
+        return importlib.import_module(name).new_event_loop
+    return EventLoop if kind == "hands" else asyncio.SelectorEventLoop
+
+
 @pytest.fixture(params=LOOPS)
 def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Return a function that runs a coroutine function on the loop that this round of the test is about."""
     kind, _, mode = request.param.partition("-")
-    factory = pytest.importorskip("uvloop").new_event_loop if kind == "uvloop" else asyncio.SelectorEventLoop
-    run = Run(factory, mode == "debug")
+    run = Run(factory_of(kind), mode == "debug")
     yield run
     assert not run.told(), "the loop's exception handler was told of errors"

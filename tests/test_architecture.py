@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # The house, ground floor first. A module may import those of earlier lines.
 LINES = {
     "words": "errors contracts outcomes snapshots events",
-    "rules": "lifecycles queues throttles placements chains topology",
-    "machinery": "syscalls mailboxes workers takeover loops cancellation locks tasks",
-    "doors": "regions files definitions surroundings handles homes maps selections scopes admissions pools entrypoints"
+    "rules": "lifecycles queues throttles placements thresholds chains topology",
+    "machinery": "syscalls mailboxes workers drivers claims spares tallies takeover loops cancellation locks tasks",
+    "doors": "files definitions surroundings regions handles homes maps selections scopes admissions pools entrypoints"
     " telemetry monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",
@@ -35,7 +35,15 @@ DOORS = LINES["doors"].split()
 
 # Who may import whom within a line; doors may import every earlier door.
 ALONG = {(module, "errors") for module in ("contracts", "outcomes", "events")}
-ALONG |= {("locks", "cancellation"), ("loops", "takeover"), ("__main__", "adapters")}
+ALONG |= {
+    ("locks", "cancellation"),
+    ("loops", "takeover"),
+    ("takeover", "claims"),
+    ("takeover", "spares"),
+    ("__main__", "adapters"),
+}
+ALONG |= {("takeover", earlier) for earlier in ("claims", "drivers", "spares", "tallies")}
+ALONG |= {("tallies", "claims")}
 ALONG |= {(door, earlier) for place, door in enumerate(DOORS) for earlier in DOORS[:place]}
 
 # Imports against the order, for a reason: a command may need an adapter (the screen of `top`), and the version.
@@ -46,10 +54,14 @@ NOT_IN_RULES = {"asyncio", "threading", "time", "os", "socket", "select", "selec
 
 # The private names of asyncio and uvloop that we lean on, and who may.
 PRIVATE = {
-    "threadlets/takeover.py": {"_enter_task", "_leave_task", "_set_running_loop"},
-    "threadlets/loops.py": {"_enter_task", "_leave_task", "_set_running_loop"},
+    "threadlets/takeover.py": {"_enter_task", "_leave_task"},
+    "threadlets/loops.py": {
+        *{"_asyncgen_finalizer_hook", "_asyncgen_firstiter_hook", "_clock_resolution", "_current_handle", "_debug"},
+        *{"_process_events", "_ready", "_scheduled", "_selector", "_set_running_loop", "_stopping", "_thread_id"},
+        *{"_timer_cancelled_count", "_write_to_self"},
+    },
     "threadlets/tasks.py": {"_enter_task", "_get_running_loop", "_leave_task", "_set_running_loop"},
-    "adapters/uvloop.py": {"_enter_task", "_leave_task", "_set_running_loop"},
+    "adapters/uvloop.py": {"_asyncgen_finalizer_hook", "_asyncgen_firstiter_hook", "_set_running_loop"},
 }
 
 PROJECT = ("threadlets", "adapters", "tests", "examples", "benchmarks")

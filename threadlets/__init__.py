@@ -1,13 +1,12 @@
 """Threadlets for asyncio: functions that run in place until they would block.
 
->>> import asyncio
 >>> @threadlet
 ... def load(path):
 ...     with open(path) as file:
 ...         return file.read()
 >>> async def main():
 ...     return len(await load(__file__)) > 0
->>> asyncio.run(main())
+>>> run(main())
 True
 """
 
@@ -16,9 +15,11 @@ from .contracts import Contract
 from .entrypoints import Call, Entrypoint, threadlet
 from .handles import Threadlet
 from .homes import current_threadlet
+from .loops import EventLoop, new_event_loop, run
 from .pools import Pool
+from .regions import blocking, call_async, pinned
 from .selections import Selection
-from .snapshots import EntrypointStatistics, PoolStatistics
+from .snapshots import EntrypointStatistics, PoolStatistics, TakeoverStatistics
 from .throttles import Concurrency
 
 __all__ = [
@@ -27,12 +28,19 @@ __all__ = [
     "Contract",
     "Entrypoint",
     "EntrypointStatistics",
+    "EventLoop",
     "Pool",
     "PoolStatistics",
     "Selection",
+    "TakeoverStatistics",
     "Threadlet",
+    "blocking",
+    "call_async",
     "current_threadlet",
     "errors",
+    "new_event_loop",
+    "pinned",
+    "run",
     "threadlet",
 ]
 

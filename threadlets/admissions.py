@@ -93,12 +93,18 @@ class Admission:
             if self._queue or home.must_wait() or not self._ready():
                 return self._wait(definition, args, kwargs, priority, tags)
             marks = self._take()
+        if definition.at_home and home.is_elsewhere():
+            handle = make_threadlet(definition, self, priority, tags, QUEUED, monotonic_ns(), marks)
+            handle._keep(args, kwargs, copy_context())
+            self._list(handle)
+            home.launch(handle)
+            return handle
         if definition.is_coroutine:
             return home.start_coroutine(
                 make_threadlet(definition, self, priority, tags, RUNNING, 0, marks), args, kwargs
             )
         now = monotonic_ns()
-        if definition.learner.in_place:
+        if definition.learner.in_place or home.in_place(definition):
             return home.run_in_place(
                 make_threadlet(definition, self, priority, tags, RUNNING, now, marks), args, kwargs, now
             )
@@ -198,16 +204,24 @@ class Admission:
             self._armed = True
             self._home.loop.call_soon(self._pump)
 
+    def _rearm(self) -> None:
+        """Have another pump run, since this one has called something that blocks."""
+        self._armed = False
+        if self._queue and self._ready():
+            self._arm()
+
     def _pump(self) -> None:
         """Start what may start: the most urgent first, for as long as one turn allows."""
         home = self._home
         home.turn = TURN
+        home.pumping = self
         try:
             while self._queue and not home.must_wait() and self._ready():
                 handle = self._queue.pop()
                 handle._marks |= self._take()
                 home.launch(handle)
         finally:
+            home.pumping = None
             self._armed = False
             if not self._queue:
                 self._latest_context = Context()  # it may hold large values

@@ -2,7 +2,8 @@
 
 A pool decides which threadlet may start and when; its loop's ``Home`` then takes one of three roads:
 
-- a plain function in place: called here and now, with no running loop to be seen, as on a worker;
+- a plain function in place: called here and now, with no running loop to be seen, as on a worker. On a loop that
+  changes hands this is a region: if the function blocks, it has *missed*, and the loop goes on without this thread;
 - a coroutine in place: its first step here and now, as a task of its own; suspended, it has *missed*, and goes on as
   any task does;
 - a plain function on a worker, in a copy of its caller's context; the outcome comes back through the mailbox.
@@ -19,7 +20,7 @@ import asyncio
 import logging
 import threading
 from asyncio import CancelledError
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextvars import Context, ContextVar
 from functools import partial
 from time import monotonic_ns
@@ -35,19 +36,22 @@ from .handles import (
     CHANGED,
     DONE,
     FAILED,
+    HERE,
     MISSED,
     Threadlet,
 )
 from .lifecycles import State
 from .mailboxes import Mailbox
 from .outcomes import Failure, as_awaitable, without_caller
-from .placements import TOLL, TURN, StallBudget
+from .placements import TAKEOVER, TOLL, TURN, StallBudget
 from .surroundings import changes, here
 from .syscalls import evidence, switches
+from .takeover import RunToken, region_here
 from .tasks import coroutine_of, running_loop, set_running_loop, start_task
 from .workers import shared_group
 
 if TYPE_CHECKING:
+    from .admissions import Admission
     from .pools import Pool
 
 __all__ = ["EXITS", "Home", "current_threadlet", "home_of"]
@@ -66,6 +70,17 @@ EXITS = (KeyboardInterrupt, SystemExit)
 Letter = tuple[Threadlet[Any], State, Any, "list[tuple[ContextVar[Any], Any]] | None", int, "bool | None"]
 
 
+class _Unguarded:
+    """Stands for a run token where none is wanted: regions of it are never taken."""
+
+    def __init__(self) -> None:
+        self.cell: list[int] = []
+        self.unseen = False
+
+
+UNGUARDED = cast(RunToken, _Unguarded())
+
+
 def current_threadlet() -> Threadlet[Any] | None:
     """Return the threadlet whose function runs here, or None. Thread: any.
 
@@ -73,10 +88,15 @@ def current_threadlet() -> Threadlet[Any] | None:
     ``asyncio.current_task``. In a plain function it is that of this thread.
     """
     loop = running_loop()
+    task = None
     if loop is None:
-        return here.get(threading.get_ident())
+        handle = here.get(threading.get_ident())
+        region = None if handle is not None else region_here()
+        if region is None:
+            return handle
+        loop, task = region[0].driver.loop, region[1]  # in `with blocking()`
     home: Home | None = getattr(loop, "_threadlets_home", None)
-    return None if home is None else home.current()
+    return None if home is None else home.current(task or asyncio.current_task(loop))
 
 
 class Home:
@@ -94,7 +114,9 @@ class Home:
         "depth",
         "loop",
         "mailbox",
+        "pumping",
         "thread",
+        "token",
         "turn",
         "unawaited",
         "workers",
@@ -102,7 +124,11 @@ class Home:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.token: RunToken | None = getattr(loop, "_threadlets_token", None)
         self.thread = threading.get_ident()
+        if self.token is not None:
+            self.thread = self.token.home
+            self.token.on_leave = self._lend
         self.debug = loop.get_debug()
         self.workers = shared_group()
         self.turn = TURN  # nanoseconds; below zero the loop has to go round before more may run in place
@@ -113,6 +139,7 @@ class Home:
         self.busy: set[Pool] = set()  # pools with threadlets that are not final
         self.unawaited = 0  # when the last plain function in place was started, until it is awaited: tells fan-out
         self.depth = 0  # how many coroutines take their first steps inside each other
+        self.pumping: Admission | None = None  # the pool whose pump is at work
         self._starting: Threadlet[Any] | None = None  # the coroutine threadlet that takes its first step
         self._suspended: dict[asyncio.Task[Any], Threadlet[Any]] = {}
         self._watch = self._until_shutdown()
@@ -153,11 +180,44 @@ class Home:
         self.awaits_round = False
         self.turn = TURN
 
+    def is_elsewhere(self) -> bool:
+        """Say whether the loop runs on another thread than its own, which is blocked."""
+        return self.token is not None and self.token.thread != self.thread
+
+    def _lend(self) -> Callable[[], None]:
+        """Let another thread go on: keep what is true of this one, return what brings it back. Thread: the new driver.
+
+        What was about to end within the call that started it is on the pool's books from now on; and a pump that has
+        called what blocks now is replaced by another one.
+        """
+        assert self.token is not None
+        kept = self.depth, self._starting, self.unawaited, self.pumping
+        handle = here.get(self.token.thread) or self._starting
+        while handle is not None and handle._marks & HERE:  # called by another one, right there
+            handle = handle._task
+        if handle is not None:
+            handle._marks |= MISSED
+            handle.pool._list(handle)  # type: ignore[union-attr]
+        if self.pumping is not None:
+            self.pumping._rearm()
+        self._resume(0, None, 0, None)
+        return partial(self._resume, *kept)
+
+    def _resume(self, depth: int, starting: Threadlet[Any] | None, unawaited: int, pumping: Admission | None) -> None:
+        self.depth, self._starting, self.unawaited, self.pumping = depth, starting, unawaited, pumping
+        self.turn = TURN
+
     def launch(self, handle: Threadlet[Any]) -> None:
         """Start a threadlet that has waited, and that its pool has admitted."""
         definition = handle.entrypoint
+        if definition.at_home and self.is_elsewhere():
+            self.token.call_at_home(partial(self.launch, handle))  # type: ignore[union-attr]
+            return
+        if handle._marks & ASKED:
+            self.settle(handle, CANCELLED, handle._value)
+            return
         context = cast(Context, handle._context).copy()
-        if not definition.is_coroutine and not definition.learner.in_place:
+        if not definition.is_coroutine and not self.in_place(definition):
             handle._context = context
             self.send_to_worker(handle)
             return
@@ -170,6 +230,10 @@ class Home:
             context.run(self.run_in_place, handle, handle._args, handle._kwargs, monotonic_ns())
         finally:
             self._leave_changes(handle, changes(before, context))
+
+    def in_place(self, definition: Definition[Any]) -> bool:
+        """Say whether a plain function is to run in place, where that is not known yet or known not to be good."""
+        return definition.learner.in_place or (self.token is not None and definition.learner.trust())
 
     def run_in_place(
         self, handle: Threadlet[T], args: tuple[Any, ...], kwargs: dict[str, Any] | None, started: int
@@ -184,23 +248,37 @@ class Home:
         thread = threading.get_ident()
         outer = here.get(thread)
         here[thread] = handle
-        set_running_loop(None)
+        token = (self.token if definition.guarded else None) or UNGUARDED
         failure = None
+        set_running_loop(None)
+        cell = token.cell
+        cell.append(started)
+        if token.unseen:
+            token.spares.rouse()
         try:
             value = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
         except BaseException as error:
             failure = error
         now = monotonic_ns()
-        set_running_loop(self.loop)
+        spent = stall = now - started
+        try:
+            cell.pop()
+            set_running_loop(self.loop)
+        except IndexError:
+            definition.missed += 1
+            try:
+                stall = token.come_back(cell) + TAKEOVER
+            except BaseException as error:  # a signal handler's
+                failure = error
+            now = monotonic_ns()
         here[thread] = outer
-        spent = now - started
-        self.turn -= spent + TOLL
+        self.turn -= stall + TOLL
         if now >= self.deadline:
             self.look_round(now)
         definition.in_place += 1
         definition.ns_in_place += spent
         if spent > learner.limit:
-            violation = self._learn(definition, spent, before, now)
+            violation = self._learn(definition, stall, before, now)
             failure = failure or violation
         self.unawaited = handle._arrived
         if failure is not None:
@@ -219,7 +297,7 @@ class Home:
     def _learn(
         self, definition: Definition[Any], spent: int, before: tuple[int, int] | None, now: int
     ) -> ContractViolation | None:
-        """Report a slow call in place; return what is wrong with it where warnings are errors."""
+        """Report that a call in place took the loop some time; return what is wrong where warnings are errors."""
         violation = None
         blocked, preempted = evidence(before)
         if self.debug and blocked and definition.contract.blocks == "never":
@@ -303,14 +381,15 @@ class Home:
         handle._marks |= MISSED
         handle.entrypoint.missed += 1
         task.add_done_callback(partial(self._end_task, handle))
+        if handle.entrypoint.at_home and self.token is not None:
+            self.token.pin(task)
         handle.pool._list(handle)  # type: ignore[union-attr]
         if handle._marks & ASKED:
             handle._marks &= ~ASKED
             task.cancel(handle._value)
 
-    def current(self) -> Threadlet[Any] | None:
-        """Return the threadlet whose coroutine runs now."""
-        task = asyncio.current_task(self.loop)
+    def current(self, task: asyncio.Task[Any] | None) -> Threadlet[Any] | None:
+        """Return the threadlet whose coroutine this task drives."""
         handle = None if task is None else self._suspended.get(task)
         if handle is None and task is not None and self._starting is not None:
             # In its first step, when its task is still being made; or in that of a task which it has started eagerly.
@@ -319,6 +398,8 @@ class Home:
 
     def _end_task(self, handle: Threadlet[Any], task: asyncio.Task[Any]) -> None:
         del self._suspended[task]
+        if handle.entrypoint.at_home and self.token is not None:
+            self.token.unpin(task)
         try:
             state, value = DONE, task.result()
         except BaseException as error:
@@ -378,7 +459,8 @@ class Home:
             definition.on_workers += 1
             definition.ns_on_workers += spent
             if definition.learner.learns:
-                definition.learner.ran_on_worker(spent, blocked, definition.in_place, solvent)
+                cost = spent if self.token is None else min(spent, TAKEOVER)
+                definition.learner.ran_on_worker(spent, blocked, definition.in_place, solvent, cost)
             try:
                 if handle._marks & ABANDONED:
                     self._end_abandoned(handle, state, value)

@@ -39,6 +39,9 @@ FAIR = 1_000_000  # ns; arbitrary: how long one callback of a well-behaved loop 
 TURN = 2_000_000  # ns; arbitrary: a round of the loop every 2 ms costs less than 1 %
 TOLL = 1_000  # ns; charged for each call of a plain function on top of its own time, measured: benchmarks/calls.py
 
+TAKEOVER = (
+    1_500_000  # ns; what a call that blocks in place costs a loop that changes hands, measured: benchmarks/takeover.py
+)
 LONG = 20_000_000  # ns; arbitrary: several time slices of the scheduler and switch intervals of the interpreter
 WINDOW = 64  # calls; arbitrary: over which the expected stall is averaged
 DOUBTFUL = 2_000_000  # ns per call; arbitrary: doubts that weigh as much as a proof
@@ -90,7 +93,7 @@ class StallBudget:
 
 
 class Learner:
-    """The placement of one entrypoint on loops that cannot change hands.
+    """The placement of one entrypoint.
 
     Attributes:
         in_place: Whether the next call should run in place.
@@ -130,7 +133,14 @@ class Learner:
             return f"<Learner: in place, expected stall {self._stall / 1000:.0f} us>"
         return f"<Learner: on workers, {self._merit // FAST_MERIT} of {self._probation} fast calls>"
 
-    def ran_on_worker(self, spent: int, blocked: bool | None, in_place: int, solvent: bool) -> None:
+    def trust(self) -> bool:
+        """Move in place if nothing is known yet: for loops that change hands. Return whether it has."""
+        self.in_place = not (self.overdrafts or self._merit or self._stall or self.watch)
+        return self.in_place
+
+    def ran_on_worker(
+        self, spent: int, blocked: bool | None, in_place: int, solvent: bool, cost: int | None = None
+    ) -> None:
         """Learn from a call on a worker that took ``spent`` ns.
 
         Args:
@@ -138,6 +148,7 @@ class Learner:
             blocked: Whether it gave up its CPU to wait; None if that was not measured.
             in_place: How many calls in place there have been.
             solvent: Whether the loop's stall budget is not overdrawn.
+            cost: How long it would have stalled the loop, in nanoseconds; None: all of its time.
         """
         self._forget(1)
         if spent <= (FAIR if blocked is False else HOP):
@@ -145,7 +156,7 @@ class Learner:
         else:
             self.watch = WATCHED
             if spent >= LONG and blocked is not False:
-                self._stall += spent / WINDOW
+                self._stall += (spent if cost is None else cost) / WINDOW
                 self._merit = 0
             else:
                 self._merit += SLOW_MERIT
@@ -162,10 +173,10 @@ class Learner:
     def ran_in_place(
         self, spent: int, blocked: bool | None, fan_out: bool, in_place: int, budget: StallBudget, now: int
     ) -> None:
-        """Learn from a call in place that took ``spent`` ns, more than ``limit``.
+        """Learn from a call in place that held the loop up for ``spent`` ns; it took more than ``limit``.
 
         Args:
-            spent: How long the call took, in nanoseconds.
+            spent: How long the loop had to wait, in nanoseconds: for the call, or for being taken over.
             blocked: Whether it gave up its CPU to wait; None if that was not measured, or if it may have waited for the
                 interpreter lock.
             fan_out: Whether the caller had started other threadlets that it had not awaited yet.
@@ -229,7 +240,13 @@ class Fixed(Learner):
     def __repr__(self) -> str:
         return f"<Fixed: {'in place' if self.in_place else 'on workers'}>"
 
-    def ran_on_worker(self, spent: int, blocked: bool | None, in_place: int, solvent: bool) -> None:
+    def trust(self) -> bool:
+        """Stay where the contract wants it."""
+        return self.in_place
+
+    def ran_on_worker(
+        self, spent: int, blocked: bool | None, in_place: int, solvent: bool, cost: int | None = None
+    ) -> None:
         """Learn nothing."""
 
     def ran_in_place(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["EntrypointStatistics", "PoolStatistics"]
+__all__ = ["EntrypointStatistics", "PoolStatistics", "TakeoverStatistics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +59,26 @@ class PoolStatistics:
     rejected: int
     abandoned: int
     unretrieved: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeoverStatistics:
+    """What has happened on an event loop that changes hands.
+
+    Attributes:
+        takeovers: How often another thread went on with the loop while a call blocked.
+        stalls: Blocking calls that stalled the loop, since it could not go on from there: why and where, and how often.
+        away: How many threads are blocked now while the loop goes on without them.
+        seconds_away: How long threads were away in all, in seconds; they may be so at the same time.
+        longest_away: The longest of these times, in seconds.
+        set_aside: How many callbacks had to wait until a thread came back, whose context or whose task they needed.
+        threshold: How long a call may block now until the loop goes on without it, in seconds; inf: takeovers are off.
+    """
+
+    takeovers: int
+    stalls: dict[str, int]
+    away: int
+    seconds_away: float
+    longest_away: float
+    set_aside: int
+    threshold: float

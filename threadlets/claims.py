@@ -1,0 +1,85 @@
+"""What a thread leaves behind when its event loop is taken over, and how it asks to have the loop back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable
+from time import monotonic_ns
+from types import FrameType
+from typing import Any
+
+__all__ = ["Claim", "Errand", "Taken", "place_of"]
+
+HOUSE = os.path.dirname(__file__)
+
+
+class Claim:
+    """A thread's wish to have the token."""
+
+    __slots__ = ("_gate", "_granted")
+
+    def __init__(self) -> None:
+        self._granted = False
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def grant(self) -> None:
+        """Give the token to the thread that waits. Thread: any, once."""
+        self._granted = True
+        self._gate.release()
+
+    def wait(self) -> BaseException | None:
+        """Wait for the token, whatever signal handlers raise meanwhile; return the last of that."""
+        raised = None
+        while True:
+            try:
+                while not self._granted:
+                    self._gate.acquire()
+                return raised
+            except BaseException as error:  # Ctrl-C; but without the token there is nowhere to go
+                raised = error
+
+
+class Taken:
+    """A region that was taken: what its thread needs to go on."""
+
+    __slots__ = ("at", "cell", "handle", "restore", "since", "task", "thread")
+
+    def __init__(self, cell: list[int], since: int, thread: int, handle: Any, task: asyncio.Task[Any] | None) -> None:
+        self.cell = cell
+        self.since = since  # nanoseconds: when it was opened
+        self.at = monotonic_ns()  # when it was taken
+        self.thread = thread
+        self.handle = handle  # the callback that it is in
+        self.task = task
+        self.restore: Callable[[], None] | None = None
+
+    def __str__(self) -> str:
+        name = "a callback" if self.task is None else f"task {self.task.get_name()!r}"
+        seconds = (monotonic_ns() - self.since) / 1e9
+        return f"{name}, blocked for {seconds:.0f} s at {place_of(self.thread)}"
+
+
+class Errand:
+    """Something that only home may call, once: like a pinned task, until then."""
+
+    def __init__(self, pinned: dict[int, int], callback: Callable[[], object]) -> None:
+        self._pinned = pinned
+        self._callback = callback
+        pinned[id(self)] = 1
+
+    def __call__(self) -> None:
+        """Do it. Thread: home."""
+        del self._pinned[id(self)]
+        self._callback()
+
+
+def place_of(thread: int) -> str:
+    """Say where a thread is: at the innermost line that is not ours. Thread: any."""
+    frame: FrameType | None = sys._current_frames().get(thread)
+    while frame is not None and os.path.dirname(frame.f_code.co_filename) == HOUSE:
+        frame = frame.f_back
+    return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,225 @@
+"""Regions: synchronous code during which the event loop may go on without its thread, and ways back from there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from time import monotonic_ns
+from types import TracebackType
+from typing import Any, TypeVar
+
+from .errors import NoRunningLoop
+from .surroundings import changes, here
+from .takeover import FORFEITED, RunToken, region_here
+from .tasks import running_loop, set_running_loop
+
+__all__ = ["blocking", "call_async", "pinned"]
+
+T = TypeVar("T")
+
+
+class blocking:
+    """A block of synchronous code that may block: ``with blocking(): rows = connection.execute(query)``.
+
+    On a loop that changes hands (``threadlets.run``, ``threadlets.EventLoop``) another thread goes on with the loop if
+    the block takes longer than a millisecond or so; this thread has the loop back when the block ends. As on a worker
+    thread, no running loop is to be seen in it, and nothing of the loop may be touched from it, but through
+    ``loop.call_soon_threadsafe`` and ``call_async``. On any other loop, and on a thread without one, it does nothing.
+
+    Do not await in it.
+
+    Raises:
+        RuntimeError: At the end of the block, if something was awaited in it.
+
+    Thread: any. Cancel: none.
+    """
+
+    __slots__ = ("_cell", "_loop")
+
+    _loop: asyncio.AbstractEventLoop
+
+    def __init__(self) -> None:
+        self._cell: list[int] | None = None
+
+    def __enter__(self) -> None:
+        if self._cell is not None:
+            raise RuntimeError("this blocking() is in use: make one for each block, 'with blocking():'")
+        loop = running_loop()
+        token: RunToken | None = getattr(loop, "_threadlets_token", None)
+        if loop is None or token is None:
+            return
+        self._loop = loop
+        self._cell = cell = token.cell
+        set_running_loop(None)
+        cell.append(monotonic_ns())
+        if token.unseen:
+            token.spares.rouse()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        cell, self._cell = self._cell, None
+        if cell is None:
+            return
+        try:
+            mark = cell.pop()
+        except IndexError:
+            self._loop._threadlets_token.come_back(cell)  # type: ignore[attr-defined]
+        else:
+            if mark == FORFEITED:
+                raise RuntimeError(
+                    "something was awaited inside of 'with blocking():'; it is for synchronous code only. "
+                    "Await before or after it, or call async functions with threadlets.call_async(function, ...)"
+                )
+            set_running_loop(self._loop)
+
+
+class _Errand:
+    """An async function that a synchronous one waits for on another thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, function: Callable[..., Coroutine[Any, Any, T]], args: Any):
+        self.loop = loop
+        self.function = function
+        self.args = args
+        self.context = copy_context()
+        self.task: asyncio.Task[Any] | None = None
+        self.error: BaseException | None = None
+        self.cancelled = False
+        self.ended = threading.Lock()
+        self.ended.acquire()
+
+    def start(self) -> None:
+        """Make the task. Thread: loop."""
+        try:
+            self.task = self.loop.create_task(self.function(*self.args), context=self.context)
+        except BaseException as error:
+            self.error = error
+            self.ended.release()
+            return
+        if self.cancelled:
+            self.task.cancel()
+        self.task.add_done_callback(lambda task: self.ended.release())
+
+    def cancel(self) -> None:
+        """Cancel the task. Thread: loop."""
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def wait(self) -> None:
+        """Wait until it has ended; what a signal handler raises cancels it, and is raised when it has. Thread: any."""
+        raised = None
+        while True:
+            try:
+                self.ended.acquire()
+                break
+            except BaseException as error:
+                raised = error
+                self.loop.call_soon_threadsafe(self.cancel)
+        if raised is not None:
+            if self.task is not None and not self.task.cancelled():
+                self.task.exception()  # it was cancelled, and what it says to that is not asked for
+            raise raised
+
+
+def call_async(function: Callable[..., Coroutine[Any, Any, T]], /, *args: Any) -> T:
+    """Call an async function on the event loop and wait for its result: a way to await from synchronous code.
+
+    From a threadlet on a worker thread, or from a region: ``with blocking():``, or a threadlet in place, on a loop that
+    changes hands. The loop goes on meanwhile. The function runs in a copy of this thread's context; what it sets there
+    is set here when it ends.
+
+    Args:
+        function: An async function.
+        args: Its arguments.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        NoRunningLoop: On a thread that does nothing for an event loop.
+        RuntimeError: In a coroutine, which can await; in place on a loop that cannot go on meanwhile.
+        BaseException: What it raises; ``asyncio.CancelledError`` if it was cancelled.
+
+    Thread: any. Cancel: none.
+    """
+    if running_loop() is not None:
+        raise RuntimeError(f"call_async({_name(function)}) in a coroutine or a callback of the event loop: await it")
+    region = region_here()
+    loop = region[0].driver.loop if region is not None else _loop_of_worker(function)
+    if region is not None:
+        region[0].give_up()
+    errand = _Errand(loop, function, args)
+    before = errand.context.copy()
+    loop.call_soon_threadsafe(errand.start)
+    errand.wait()
+    _apply(before, errand.context)
+    if errand.task is None:
+        assert errand.error is not None
+        raise errand.error
+    result: T = errand.task.result()
+    return result
+
+
+def _apply(before: Context, after: Context) -> None:
+    for variable, value in changes(before, after) or ():
+        variable.set(value)
+
+
+def _loop_of_worker(function: Callable[..., Any]) -> asyncio.AbstractEventLoop:
+    """Return the loop of the threadlet that runs on this thread."""
+    handle = here.get(threading.get_ident())
+    while handle is not None and handle.pool is None:  # called by another function, right there
+        handle = handle._task
+    if handle is None or handle.pool is None:
+        raise NoRunningLoop(
+            f"call_async({_name(function)}) on a thread that does nothing for an event loop: call it in a threadlet, "
+            f"or in 'with blocking():'; elsewhere, asyncio.run and asyncio.run_coroutine_threadsafe do this"
+        )
+    home = handle.pool._home
+    if home.thread == threading.get_ident():
+        raise RuntimeError(
+            f"call_async({_name(function)}) in a threadlet that runs in place, on an event loop that cannot go on "
+            f"meanwhile: run the program with threadlets.run, or give the threadlet Contract(blocks='always')"
+        )
+    return home.loop
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__qualname__", function))
+
+
+class pinned:
+    """A block in which a task stays on the loop's home thread: ``async with pinned():``.
+
+    For what cannot change threads although the loop does: greenlets, GUI toolkits, thread-locals. While home is blocked
+    in another task, this one waits. On a loop that does not change hands it does nothing.
+
+    Raises:
+        RuntimeError: Outside of a task.
+
+    Thread: loop. Cancel: point, at its beginning.
+    """
+
+    __slots__ = ("_task", "_token")
+
+    async def __aenter__(self) -> None:
+        self._task = task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("'async with pinned():' outside of a task")
+        self._token: RunToken | None = getattr(task.get_loop(), "_threadlets_token", None)
+        if self._token is None:
+            return
+        self._token.pin(task)
+        try:
+            if self._token.thread != self._token.home:
+                await asyncio.sleep(0)  # what comes next is done by home
+        except BaseException:
+            self._token.unpin(task)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._token is not None and self._task is not None:
+            self._token.unpin(self._task)
