@@ -41,9 +41,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVarTuple
 
-from threadlets.loops import check_threshold, run_timed
+from threadlets.loops import check_home, check_threshold, in_interrupt, run_timed
 from threadlets.snapshots import TakeoverStatistics
 from threadlets.takeover import RunToken
 
@@ -54,6 +54,8 @@ except ImportError as error:
     raise ImportError("uvloop is not installed: pip install 'threadlets[uvloop]'") from error
 
 __all__ = ["EventLoop", "Unsupported", "new_event_loop"]
+
+Ts = TypeVarTuple("Ts")
 
 NATIVE: Any = uvloop.loop  # has more than its stub file tells
 VERSION = version("uvloop")
@@ -206,8 +208,8 @@ class EventLoop(uvloop.Loop):
 
     # ------------------------------------------------------------------------------------------ asking for a call
 
-    def call_soon(  # type: ignore[override]
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """Arrange for a callback to be called in the next round of the loop."""
         if self._closed:
@@ -218,7 +220,7 @@ class EventLoop(uvloop.Loop):
         if own:
             number = self._own_run + len(own)
             if self._rest is not None:  # uvloop's are being called right now
-                number = self._own_all + len(own) - own.index(self._last) - 1 if self._last in own else self._own_all
+                number = self._number_within()
             if number != self._number:
                 self._queue.append(number)
                 self._number = number
@@ -226,8 +228,16 @@ class EventLoop(uvloop.Loop):
         self._queue.append(handle)
         return handle
 
-    def call_soon_threadsafe(  # type: ignore[override]
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    def _number_within(self) -> int:
+        """Return how many of uvloop's callbacks were asked for, while some of them are being called."""
+        own = self._own
+        try:
+            return self._own_all + len(own) - own.index(self._last) - 1
+        except (RuntimeError, ValueError):  # by a signal handler, on another thread than the loop
+            return self._own_all
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """Like ``call_soon``. Thread: any."""
         if self._closed:
@@ -237,18 +247,28 @@ class EventLoop(uvloop.Loop):
         super().call_soon_threadsafe(_nothing)
         return handle
 
-    def call_later(  # type: ignore[override]
-        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> Any:
         """Arrange for a callback to be called after a delay in seconds, to the millisecond."""
         if 0 < delay < 0.0005 or delay <= 0:
             return self.call_soon(callback, *args, context=context)
         if context is not None:  # it may be entered on a thread that is away
-            callback, args = self._run_timer, (asyncio.Handle(callback, args, self, context),)
+            return self.call_later(delay, self._run_timer, asyncio.Handle(callback, args, self, context))
         if self._threadlets_token.away and self.get_debug() and not self._closed:
             self._check_driver()  # uvloop would want home to be the driver
             return NATIVE.TimerHandle(self, callback, args, round(delay * 1000), None)
         return super().call_later(delay, callback, *args)
+
+    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        """Add a handler for a signal. Thread: home."""
+        check_home(self._threadlets_token)
+        super().add_signal_handler(sig, callback, *args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Remove a handler for a signal. Thread: home."""
+        check_home(self._threadlets_token)
+        return super().remove_signal_handler(sig)
 
     def _run_timer(self, handle: asyncio.Handle) -> None:
         token = self._threadlets_token
@@ -256,7 +276,7 @@ class EventLoop(uvloop.Loop):
             handle._run()
 
     def _check_driver(self) -> None:
-        if self.is_running() and self._threadlets_token.thread != threading.get_ident():
+        if self.is_running() and self._threadlets_token.thread != threading.get_ident() and not in_interrupt():
             raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
 
     # ------------------------------------------------------------------------------------------ running

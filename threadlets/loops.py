@@ -22,7 +22,7 @@ import threading
 import warnings
 from asyncio import SelectorEventLoop
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, TypeVarTuple
 
 from .snapshots import TakeoverStatistics
 from .takeover import RunToken
@@ -30,6 +30,7 @@ from .takeover import RunToken
 __all__ = ["EventLoop", "new_event_loop", "run"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 logger = logging.getLogger("asyncio")  # slow callbacks are reported where asyncio reports them
 
@@ -202,6 +203,20 @@ class EventLoop(SelectorEventLoop):
         if self._threadlets_token is not None:
             self._threadlets_token.spares.close()
 
+    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        """Add a handler for a signal; as asyncio's. Thread: home."""
+        check_home(self._threadlets_token)
+        super().add_signal_handler(sig, callback, *args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Remove a handler for a signal; as asyncio's. Thread: home."""
+        check_home(self._threadlets_token)
+        return super().remove_signal_handler(sig)
+
+    def _check_thread(self) -> None:
+        if not in_interrupt():
+            super()._check_thread()  # type: ignore[misc]
+
     def _add_reader(self, fd: Any, callback: Any, *args: Any) -> Any:
         return _owned(super()._add_reader(fd, callback, *args))  # type: ignore[misc]
 
@@ -228,6 +243,23 @@ def run_timed(loop: Any, handle: Any, token: RunToken) -> None:
         callback = getattr(handle._callback, "__self__", None)
         task = callback if isinstance(callback, asyncio.Task) else handle
         logger.warning("Executing %r took %.3f seconds", task, seconds)
+
+
+def check_home(token: RunToken | None) -> None:
+    """Raise RuntimeError if the loop runs on another thread than its own, for the system wants that."""
+    if token is not None and token.thread != token.home:
+        raise RuntimeError(
+            "signal handlers belong to the event loop's own thread, and that is blocked now: do it in "
+            "'async with threadlets.pinned():', or before anything blocks"
+        )
+
+
+def in_interrupt() -> bool:
+    """Say whether asyncio's runner handles Ctrl-C on this thread: it cancels the main task, whoever runs the loop."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename != asyncio.runners.__file__:
+        frame = frame.f_back
+    return frame.f_code.co_name == "_on_sigint"
 
 
 def check_threshold(threshold: float | None) -> None:
