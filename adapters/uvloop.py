@@ -225,7 +225,7 @@ class EventLoop(uvloop.Loop):
                 self._queue.append(number)
                 self._number = number
         handle = asyncio.Handle(callback, args, self, context)
-        self._queue.append(handle)
+        self._queue.append(_without_us(handle))
         return handle
 
     def _number_within(self) -> int:
@@ -243,7 +243,7 @@ class EventLoop(uvloop.Loop):
         if self._closed:
             raise RuntimeError("Event loop is closed")
         handle = asyncio.Handle(callback, args, self, context)
-        self._queue.append(handle)
+        self._queue.append(_without_us(handle))
         super().call_soon_threadsafe(_nothing)
         return handle
 
@@ -252,13 +252,13 @@ class EventLoop(uvloop.Loop):
     ) -> Any:
         """Arrange for a callback to be called after a delay in seconds, to the millisecond."""
         if 0 < delay < 0.0005 or delay <= 0:
-            return self.call_soon(callback, *args, context=context)
+            return _without_us(self.call_soon(callback, *args, context=context))
         if context is not None:  # it may be entered on a thread that is away
             return self.call_later(delay, self._run_timer, asyncio.Handle(callback, args, self, context))
         if self._threadlets_token.away and self.get_debug() and not self._closed:
             self._check_driver()  # uvloop would want home to be the driver
-            return NATIVE.TimerHandle(self, callback, args, round(delay * 1000), None)
-        return super().call_later(delay, callback, *args)
+            return _without_us(NATIVE.TimerHandle(self, callback, args, round(delay * 1000), None))
+        return _without_us(super().call_later(delay, callback, *args))
 
     def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Add a handler for a signal. Thread: home."""
@@ -321,10 +321,9 @@ class EventLoop(uvloop.Loop):
         """Run what was asked for until now, ours and uvloop's in order. Called by libuv, before each poll."""
         token, queue, own = self._threadlets_token, self._queue, self._own
         try:
-            if queue or own or token.claims:
-                self._run_all(token, queue)
-                if self._driver.stop_asked and token.away and token.thread == token.home:
-                    token.finish()
+            self._run_all(token, queue)
+            if self._driver.stop_asked and token.away and token.thread == token.home:
+                token.finish()
         except BaseException as error:
             self._raised = error
             self.stop()  # which is one of uvloop's own callbacks, and waits for the next round
@@ -400,6 +399,13 @@ class EventLoop(uvloop.Loop):
         self._own.extendleft(self._rest)
         self._rest = None
         self._own.append(self._last)  # so that uvloop does not find its queue empty
+
+
+def _without_us(handle: Any) -> Any:
+    """In debug mode, let a callback's traceback end with who asked for it."""
+    if handle._source_traceback:
+        del handle._source_traceback[-1]
+    return handle
 
 
 def _nothing(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""The demo: one server, the same blocking functions, three ways to run them, under load; a table, a plot, three lines.
+"""The demo: one server, the same blocking functions, five ways to run them, under load; a table, a plot, three lines.
 
     python examples/demo.py
 
@@ -55,6 +55,15 @@ VARIANTS = (
     Variant("direct", "direct"),
     Variant("to_thread", "to_thread"),
     Variant("threadlets", "threadlets"),
+    Variant("threadlets.run on asyncio", "threadlets", "threadlets:new_event_loop"),
+    *(
+        [Variant("threadlets.run on uvloop", "threadlets", "threadlets.adapters.uvloop:new_event_loop")]
+        if find_spec("uvloop") is not None
+        else []
+    ),
+)
+LEGEND = (
+    "threadlets.run: an event loop that another thread goes on with while a call blocks; the others: that of {loop}."
 )
 SUBJECT = VARIANTS[-1].name  # the one that the three lines are about
 
@@ -206,22 +215,21 @@ async def one_round(
 
 async def all_rounds(
     folder: str, database: Path, plan: Sequence[tuple[str, str]], options: argparse.Namespace, console: Console
-) -> tuple[list[Result], set[str]]:
-    """Run every way in every round, and return the results in the order of `VARIANTS`, and the loops used."""
+) -> tuple[list[Result], dict[str, str]]:
+    """Run every way in every round; return the results in the order of `VARIANTS`, and from where each one's loop is."""
     with contextlib.suppress(NotImplementedError):  # Windows
         this = cast(asyncio.Task[None], asyncio.current_task())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     rounds: dict[str, list[Round]] = {variant.name: [] for variant in VARIANTS}
-    loops: set[str] = set()
+    loops: dict[str, str] = {}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=options.rounds * len(VARIANTS))
         for turn in range(options.rounds):
             first = turn % len(VARIANTS)
             for variant in VARIANTS[first:] + VARIANTS[:first]:
                 progress.update(bar, description=f"round {turn + 1} of {options.rounds}: {variant.name}")
-                found, loop = await one_round(variant, folder, database, plan, options)
+                found, loops[variant.name] = await one_round(variant, folder, database, plan, options)
                 rounds[variant.name].append(found)
-                loops.add(loop)
                 progress.advance(bar)
     return [Result(name, tuple(found)) for name, found in rounds.items()], loops
 
@@ -265,18 +273,23 @@ def main() -> None:
             soft_wrap=True,
         )
         results, loops = asyncio.run(all_rounds(folder.root, database, plan, options, console))
+    plain = loops[VARIANTS[0].name]
     console.print(table(results))
+    console.print(LEGEND.format(loop=plain), highlight=False)
     wrong = complaints(results)
     if wrong:
         fail("; ".join(wrong))
+    for variant in VARIANTS:
+        if ":" in variant.loop and loops[variant.name] != "threadlets":
+            console.print(f"{variant.name}: cannot be had here, it ran on the loop of {loops[variant.name]}.")
     for line in findings(results, SUBJECT):
         console.print(line, highlight=False)
     conditions = (
         f"{options.connections} connections asking for files, searches, and a call of which 1 % block for 100 ms. "
-        f"uvicorn, Starlette, {', '.join(sorted(loops))}, Python {platform.python_version()}, {os.cpu_count()} CPUs"
+        f"uvicorn, Starlette, {plain}, Python {platform.python_version()}, {os.cpu_count()} CPUs"
     )
     try:
-        draw(results, "One server, three ways to run its blocking calls", conditions, options.seconds, options.output)
+        draw(results, "One server, five ways to run its blocking calls", conditions, options.seconds, options.output)
     except OSError as error:
         fail(f"the plot cannot be written to {options.output}: {error.strerror}")
     console.print(f"The plot: {options.output}", highlight=False, soft_wrap=True)
@@ -284,7 +297,7 @@ def main() -> None:
 
 def read_options() -> argparse.Namespace:
     """Read the command line, and refuse now what would fail a minute later."""
-    parser = argparse.ArgumentParser(description="Runs one server three ways under load, and compares them.")
+    parser = argparse.ArgumentParser(description="Runs one server in several ways under load, and compares them.")
     parser.add_argument("--seconds", type=float, default=4.0, help="measured in each round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="of each way (default: %(default)s)")
     parser.add_argument("--connections", type=int, default=32, help="(default: %(default)s)")

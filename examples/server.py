@@ -185,10 +185,10 @@ def make_app(folder: Folder, index: Index, mode: str, started: Callable[[], None
             "p99_of_time_ms": late_for(stalls, until - since, 0.01) * 1000,
             "timeline_ms": [seconds * 1000 for seconds in timeline(stalls, since, until, SLICES)],
         }
-        loop = type(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
         found = {
             "mode": mode,
-            "loop": f"{loop.__module__}.{loop.__qualname__}",
+            "loop": f"{type(loop).__module__}.{type(loop).__qualname__}",
             "since": since,
             "until": until,
             "lag": lag,
@@ -196,6 +196,8 @@ def make_app(folder: Folder, index: Index, mode: str, started: Callable[[], None
         for call in (find, read, search, ask):
             if isinstance(call, Entrypoint):  # where its calls have run since the start
                 found[call.name] = asdict(call.statistics())
+        if statistics_of_loop := getattr(loop, "statistics", None):  # one that changes hands
+            found["takeovers"] = asdict(statistics_of_loop())
         return JSONResponse(found)
 
     async def refused(request: Request, error: Exception) -> Response:
@@ -238,7 +240,7 @@ def _moment(query: QueryParams, name: str, default: float) -> float:
 
 def listen(port: int) -> socket.socket:
     """Bind the port (0: any free one) on the loopback interface; exit with a message if it is taken."""
-    listener = socket.socket()
+    listener = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sends small pieces at once only if it knows this
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import logging
 import selectors
 import sys
 import threading
 import warnings
-from asyncio import SelectorEventLoop
+from asyncio import SelectorEventLoop, base_events
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Literal, TypeVar, TypeVarTuple
 
@@ -31,8 +30,6 @@ __all__ = ["EventLoop", "new_event_loop", "run"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-logger = logging.getLogger("asyncio")  # slow callbacks are reported where asyncio reports them
 
 NEEDED = (
     "_asyncgen_finalizer_hook _asyncgen_firstiter_hook _clock_resolution _process_events _ready _run_once _scheduled"
@@ -242,7 +239,9 @@ def run_timed(loop: Any, handle: Any, token: RunToken) -> None:
     if seconds >= loop.slow_callback_duration and token.cell is cell:
         callback = getattr(handle._callback, "__self__", None)
         task = callback if isinstance(callback, asyncio.Task) else handle
-        logger.warning("Executing %r took %.3f seconds", task, seconds)
+        base_events.logger.warning("Executing %r took %.3f seconds", task, seconds)
+        del callback, task
+    del handle  # this frame lives on in tracebacks of what it has called
 
 
 def check_home(token: RunToken | None) -> None:
