@@ -11,7 +11,7 @@ from time import monotonic_ns
 from types import FrameType
 from typing import Any
 
-__all__ = ["Claim", "Errand", "Taken", "place_of"]
+__all__ = ["Claim", "Taken", "place_of"]
 
 HOUSE = os.path.dirname(__file__)
 
@@ -61,20 +61,6 @@ class Taken:
         name = "a callback" if self.task is None else f"task {self.task.get_name()!r}"
         seconds = (monotonic_ns() - self.since) / 1e9
         return f"{name}, blocked for {seconds:.0f} s at {place_of(self.thread)}"
-
-
-class Errand:
-    """Something that only home may call, once: like a pinned task, until then."""
-
-    def __init__(self, pinned: dict[int, int], callback: Callable[[], object]) -> None:
-        self._pinned = pinned
-        self._callback = callback
-        pinned[id(self)] = 1
-
-    def __call__(self) -> None:
-        """Do it. Thread: home."""
-        del self._pinned[id(self)]
-        self._callback()
 
 
 def place_of(thread: int) -> str:

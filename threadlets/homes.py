@@ -399,7 +399,7 @@ class Home:
     def _end_task(self, handle: Threadlet[Any], task: asyncio.Task[Any]) -> None:
         del self._suspended[task]
         if handle.entrypoint.at_home and self.token is not None:
-            self.token.unpin(task)
+            self.token.aside.unpin(task)
         try:
             state, value = DONE, task.result()
         except BaseException as error:

@@ -239,7 +239,7 @@ def run_timed(loop: Any, handle: Any, token: RunToken) -> None:
     if seconds >= loop.slow_callback_duration and token.cell is cell:
         callback = getattr(handle._callback, "__self__", None)
         task = callback if isinstance(callback, asyncio.Task) else handle
-        base_events.logger.warning("Executing %r took %.3f seconds", task, seconds)
+        base_events.logger.warning("Executing %r took %.3f seconds", task, seconds)  # type: ignore[attr-defined]
         del callback, task
     del handle  # this frame lives on in tracebacks of what it has called
 

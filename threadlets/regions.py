@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
@@ -12,12 +13,14 @@ from typing import Any, TypeVar
 
 from .errors import NoRunningLoop
 from .surroundings import changes, here
-from .takeover import FORFEITED, RunToken, region_here
+from .takeover import FORFEITED, SAY_SECONDS, RunToken, region_here
 from .tasks import running_loop, set_running_loop
 
 __all__ = ["blocking", "call_async", "pinned"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("threadlets")
 
 
 class blocking:
@@ -84,6 +87,8 @@ class _Errand:
         self.function = function
         self.args = args
         self.context = copy_context()
+        self.thread = threading.get_ident()
+        self.token: RunToken | None = getattr(loop, "_threadlets_token", None)
         self.task: asyncio.Task[Any] | None = None
         self.error: BaseException | None = None
         self.cancelled = False
@@ -100,6 +105,8 @@ class _Errand:
             return
         if self.cancelled:
             self.task.cancel()
+        if self.token is not None and self.token.home == self.thread:
+            self.token.home_awaits = self.task
         self.task.add_done_callback(lambda task: self.ended.release())
 
     def cancel(self) -> None:
@@ -108,12 +115,22 @@ class _Errand:
         if self.task is not None:
             self.task.cancel()
 
+    def tell(self) -> None:
+        """If nothing may ever end this wait, say so. Thread: the one that waits."""
+        if self.token is not None and self.token.home == self.thread and self.token.aside:
+            logger.warning(
+                "call_async(%s) keeps the home thread waiting, and there are callbacks that only this one may "
+                "run: if it waits for one of these, it is for ever. Contract(blocks='always') avoids that",
+                _name(self.function),
+            )
+
     def wait(self) -> None:
         """Wait until it has ended; what a signal handler raises cancels it, and is raised when it has. Thread: any."""
         raised = None
         while True:
             try:
-                self.ended.acquire()
+                while not self.ended.acquire(timeout=SAY_SECONDS):
+                    self.tell()
                 break
             except BaseException as error:
                 raised = error
@@ -140,7 +157,8 @@ def call_async(function: Callable[..., Coroutine[Any, Any, T]], /, *args: Any) -
 
     Raises:
         NoRunningLoop: On a thread that does nothing for an event loop.
-        RuntimeError: In a coroutine, which can await; in place on a loop that cannot go on meanwhile.
+        RuntimeError: In a coroutine, which can await; in place on a loop that cannot go on meanwhile; for a function
+            that needs the loop's own thread (``pinned``), if that is the one which waits for it.
         BaseException: What it raises; ``asyncio.CancelledError`` if it was cancelled.
 
     Thread: any. Cancel: none.
@@ -198,7 +216,7 @@ class pinned:
     in another task, this one waits. On a loop that does not change hands it does nothing.
 
     Raises:
-        RuntimeError: Outside of a task.
+            RuntimeError: Outside of a task; or in one that the home thread waits for in ``call_async``.
 
     Thread: loop. Cancel: point, at its beginning.
     """
@@ -212,14 +230,19 @@ class pinned:
         self._token: RunToken | None = getattr(task.get_loop(), "_threadlets_token", None)
         if self._token is None:
             return
+        if self._token.home_awaits is task:
+            raise RuntimeError(
+                "this has to run on the event loop's own thread, which waits for it in call_async: await it, or give "
+                "the threadlet that calls it Contract(blocks='always')"
+            )
         self._token.pin(task)
         try:
             if self._token.thread != self._token.home:
                 await asyncio.sleep(0)  # what comes next is done by home
         except BaseException:
-            self._token.unpin(task)
+            self._token.aside.unpin(task)
             raise
 
     async def __aexit__(self, *_: object) -> None:
         if self._token is not None and self._task is not None:
-            self._token.unpin(self._task)
+            self._token.aside.unpin(self._task)

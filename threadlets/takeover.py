@@ -51,14 +51,15 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any
 
-from .claims import Claim, Errand, Taken
+from .asides import Aside, Errand
+from .claims import Claim, Taken
 from .drivers import Driver
 from .snapshots import TakeoverStatistics
 from .spares import Spares
 from .tallies import Tally
 from .thresholds import Threshold
 
-__all__ = ["CASES", "FORFEITED", "RunToken", "region_here"]
+__all__ = ["CASES", "FORFEITED", "SAY_SECONDS", "RunToken", "region_here"]
 
 logger = logging.getLogger("threadlets")
 
@@ -92,7 +93,8 @@ class RunToken:
         current: The callback that is being run.
         claims: Who waits for the token.
         away: Regions that were taken, by the identity of their cells.
-        pinned: Tasks that only home may run, by their identity, and how often they are pinned.
+        aside: Callbacks that have to wait until somebody comes back.
+        home_awaits: The task that home waits for in ``call_async``.
         on_leave: Called when a region is taken; returns what is to be called when its thread is back.
     """
 
@@ -106,17 +108,17 @@ class RunToken:
         self.current: Any = None
         self.claims: deque[Claim] = deque()
         self.away: dict[int, Taken] = {}
-        self.pinned: dict[int, int] = {}
+        self.aside = Aside()
+        self.home_awaits: asyncio.Task[Any] | None = None
         self.on_leave: Callable[[], Callable[[], None]] | None = None
         self.spares = Spares(self, f"threadlets-spare-{id(driver.loop):x}")
-        self._aside: list[asyncio.Handle] = []
         self._arrived = threading.Event()  # a claim was queued
         self._carried: BaseException | None = None  # what a spare has for home to leave run_forever with
         self._tally = Tally()
         _tokens.add(self)
 
     def __repr__(self) -> str:
-        return f"<RunToken: {len(self.away)} away, {len(self.claims)} claims, {len(self._aside)} callbacks aside>"
+        return f"<RunToken: {len(self.away)} away, {len(self.claims)} claims, {len(self.aside)} callbacks aside>"
 
     # ------------------------------------------------------------------------------------------ a region's end
 
@@ -137,6 +139,8 @@ class RunToken:
             self.driver.wake()
             raised = claim.wait()
         taken = self._enter(cell)
+        if taken.thread == self.home:
+            self.home_awaits = None
         self._tally.came_back(monotonic_ns() - taken.at)
         self._put_back()
         if raised is not None:
@@ -315,45 +319,26 @@ class RunToken:
     # ------------------------------------------------------------------------------------------ what may not run
 
     def keeps(self, handle: asyncio.Handle) -> bool:
-        """While somebody is away: say whether a callback may run now; if not, set it aside."""
-        if not (self.pinned and self._is_pinned(handle)):
-            try:
-                handle._context.run(int)  # type: ignore[attr-defined]
-                return True
-            except RuntimeError:  # a thread that is away has entered it
-                pass
-        self._tally.set_aside += 1
-        self._aside.append(handle)
-        return False
-
-    def _is_pinned(self, handle: asyncio.Handle) -> bool:
-        callback = handle._callback  # type: ignore[attr-defined]  # a step of a task has the task as __self__
-        return threading.get_ident() != self.home and id(getattr(callback, "__self__", callback)) in self.pinned
+        """While somebody is away: say whether a callback may run now; if not, it is set aside."""
+        return self.aside.admits(handle, threading.get_ident() == self.home)
 
     def call_at_home(self, callback: Callable[[], object]) -> None:
         """Have home call this as soon as it holds the token."""
-        errand = Errand(self.pinned, callback)
+        errand = Errand(self.aside.pinned, callback)
         self.driver.put_back([asyncio.Handle(errand, (), self.driver.loop)])
 
     def pin(self, task: asyncio.Task[Any]) -> None:
         """Let only home run a task, until it is unpinned as often."""
         self._tally.knows_greenlets = True
-        self.pinned[id(task)] = self.pinned.get(id(task), 0) + 1
-
-    def unpin(self, task: asyncio.Task[Any]) -> None:
-        """Undo one ``pin``."""
-        count = self.pinned.pop(id(task)) - 1
-        if count:
-            self.pinned[id(task)] = count
+        self.aside.pin(task)
 
     def _put_back(self) -> None:
-        if self._aside:
-            handles, self._aside = self._aside, []
-            self.driver.put_back(handles)
+        if self.aside:
+            self.driver.put_back(self.aside.take())
 
     def statistics(self) -> TakeoverStatistics:
         """Return what has happened so far. Thread: any."""
-        return self._tally.snapshot(len(self.away), self.threshold.after if self.enabled else None)
+        return self._tally.snapshot(len(self.away), self.aside.total, self.threshold.after if self.enabled else None)
 
     def _check(self) -> None:
         """Assert every invariant. Thread: the driver, outside of regions."""
@@ -361,7 +346,7 @@ class RunToken:
         assert not self.cell, "what opened a region has closed it"
         assert all(id(taken.cell) == key and not taken.cell for key, taken in self.away.items()), "the away are taken"
         assert len({taken.thread for taken in self.away.values()}) == len(self.away), "a thread is away once"
-        assert self.away or not self._aside, "nothing is aside for nobody"
+        assert self.away or not self.aside, "nothing is aside for nobody"
 
     def after_fork(self) -> None:
         """Let the child's only thread hold the token, for the others do not exist there."""

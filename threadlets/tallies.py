@@ -20,12 +20,11 @@ class Tally:
 
     Attributes:
         takeovers: How often the loop was taken over.
-        set_aside: How many callbacks could not be run for a while.
         knows_greenlets: Whoever uses greenlets here has pinned them, or was warned.
     """
 
     def __init__(self) -> None:
-        self.takeovers = self.set_aside = 0
+        self.takeovers = 0
         self._ns_away = self._longest = 0
         self._stalls: dict[str, int] = {}
         self.knows_greenlets = False
@@ -36,6 +35,8 @@ class Tally:
         self.takeovers += 1
         if not self.knows_greenlets and "greenlet" in sys.modules:
             self.knows_greenlets = True
+            if "threadlets.adapters.sqlalchemy" in sys.modules:
+                return
             logger.warning(
                 "an event loop changes threads, and greenlet is in use, which cannot. For SQLAlchemy, call "
                 "threadlets.adapters.sqlalchemy.install(); for others, 'async with threadlets.pinned():' around what "
@@ -58,7 +59,7 @@ class Tally:
                 self._stalls[place] = self._stalls.get(place, 0) + 1
                 logger.debug("an event loop is stalled by a blocking call: %s", place)
 
-    def snapshot(self, away: int, threshold: int | None) -> TakeoverStatistics:
+    def snapshot(self, away: int, set_aside: int, threshold: int | None) -> TakeoverStatistics:
         """Return all of it, with what the token knows itself. Thread: any."""
         return TakeoverStatistics(
             takeovers=self.takeovers,
@@ -66,6 +67,6 @@ class Tally:
             away=away,
             seconds_away=self._ns_away / 1e9,
             longest_away=self._longest / 1e9,
-            set_aside=self.set_aside,
+            set_aside=set_aside,
             threshold=float("inf") if threshold is None else threshold / 1e9,
         )
