@@ -43,7 +43,7 @@ from contextvars import Context
 from importlib.metadata import version
 from typing import Any, TypeVarTuple
 
-from threadlets.loops import check_home, check_threshold, in_interrupt, run_timed
+from threadlets.loops import check_home, check_threshold, in_protocol, is_excused, run_timed
 from threadlets.snapshots import TakeoverStatistics
 from threadlets.takeover import RunToken
 
@@ -146,7 +146,7 @@ class _Driver:
         return self.stop_asked
 
     def obstacle(self, handle: Any) -> str | None:
-        return "in a callback that uvloop calls itself" if handle is None else None
+        return "in a callback that uvloop calls itself" if handle is None else in_protocol(handle)
 
     def put_back(self, handles: Iterable[asyncio.Handle]) -> None:
         self._queue.extendleft(reversed(list(handles)))
@@ -276,7 +276,7 @@ class EventLoop(uvloop.Loop):
             handle._run()
 
     def _check_driver(self) -> None:
-        if self.is_running() and self._threadlets_token.thread != threading.get_ident() and not in_interrupt():
+        if self.is_running() and self._threadlets_token.thread != threading.get_ident() and not is_excused():
             raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
 
     # ------------------------------------------------------------------------------------------ running
@@ -362,7 +362,7 @@ class EventLoop(uvloop.Loop):
                     else:
                         handle._run()
                 finally:
-                    if token.cell is not cell or cell:  # rare: it was taken, or has left its region open
+                    if token.cell is not cell or token.region is not None:  # rare, see threadlets.loops
                         token.settle()
                         cell = token.cell
                 token.current = None

@@ -46,7 +46,7 @@ class Claim:
 class Taken:
     """A region that was taken: what its thread needs to go on."""
 
-    __slots__ = ("at", "cell", "handle", "restore", "since", "task", "thread")
+    __slots__ = ("at", "awaits", "cell", "handle", "region", "restore", "since", "task", "thread")
 
     def __init__(self, cell: list[int], since: int, thread: int, handle: Any, task: asyncio.Task[Any] | None) -> None:
         self.cell = cell
@@ -55,6 +55,8 @@ class Taken:
         self.thread = thread
         self.handle = handle  # the callback that it is in
         self.task = task
+        self.region: Any = None  # the block, if it is `with blocking()`
+        self.awaits = False  # its thread waits for the loop, in call_async
         self.restore: Callable[[], None] | None = None
 
     def __str__(self) -> str:

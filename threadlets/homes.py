@@ -44,9 +44,10 @@ from .lifecycles import State
 from .mailboxes import Mailbox
 from .outcomes import Failure, as_awaitable, without_caller
 from .placements import TAKEOVER, TOLL, TURN, StallBudget
+from .regions import region_here
 from .surroundings import changes, here
 from .syscalls import evidence, switches
-from .takeover import RunToken, region_here
+from .takeover import RunToken
 from .tasks import coroutine_of, running_loop, set_running_loop, start_task
 from .workers import shared_group
 
@@ -105,6 +106,7 @@ class Home:
     __slots__ = (
         "_starting",
         "_suspended",
+        "_thread",
         "_watch",
         "awaits_round",
         "budget",
@@ -115,7 +117,6 @@ class Home:
         "loop",
         "mailbox",
         "pumping",
-        "thread",
         "token",
         "turn",
         "unawaited",
@@ -125,9 +126,8 @@ class Home:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.token: RunToken | None = getattr(loop, "_threadlets_token", None)
-        self.thread = threading.get_ident()
+        self._thread = threading.get_ident()
         if self.token is not None:
-            self.thread = self.token.home
             self.token.on_leave = self._lend
         self.debug = loop.get_debug()
         self.workers = shared_group()
@@ -180,9 +180,14 @@ class Home:
         self.awaits_round = False
         self.turn = TURN
 
+    @property
+    def thread(self) -> int:
+        """The thread that the loop belongs to. Thread: any."""
+        return self._thread if self.token is None else self.token.home
+
     def is_elsewhere(self) -> bool:
         """Say whether the loop runs on another thread than its own, which is blocked."""
-        return self.token is not None and self.token.thread != self.thread
+        return self.token is not None and self.token.thread != self.token.home
 
     def _lend(self) -> Callable[[], None]:
         """Let another thread go on: keep what is true of this one, return what brings it back. Thread: the new driver.
@@ -271,6 +276,7 @@ class Home:
             except BaseException as error:  # a signal handler's
                 failure = error
             now = monotonic_ns()
+            self.turn = stall  # what was cancelled meanwhile is told so by an await that lets the loop go round
         here[thread] = outer
         self.turn -= stall + TOLL
         if now >= self.deadline:

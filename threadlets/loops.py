@@ -74,7 +74,7 @@ class _Driver:
     def obstacle(self, handle: Any) -> str | None:
         if handle is None:
             return "outside of any callback"
-        return "in the callback of a file descriptor" if type(handle) is Handle else None
+        return "in the callback of a file descriptor" if type(handle) is Handle else in_protocol(handle)
 
     def put_back(self, handles: Iterable[asyncio.Handle]) -> None:
         self.loop._ready.extendleft(reversed(list(handles)))  # type: ignore[attr-defined]
@@ -123,7 +123,7 @@ class _Driver:
                 else:
                     handle._run()
             finally:
-                if token.cell is not cell or cell:  # rare: it was taken, or has left its region open
+                if token.cell is not cell or token.region is not None:  # rare: it was taken, or has left a region open
                     token.settle()
                     cell = token.cell
         token.current = handle = None
@@ -211,7 +211,7 @@ class EventLoop(SelectorEventLoop):
         return super().remove_signal_handler(sig)
 
     def _check_thread(self) -> None:
-        if not in_interrupt():
+        if not is_excused():
             super()._check_thread()  # type: ignore[misc]
 
     def _add_reader(self, fd: Any, callback: Any, *args: Any) -> Any:
@@ -244,6 +244,12 @@ def run_timed(loop: Any, handle: Any, token: RunToken) -> None:
     del handle  # this frame lives on in tracebacks of what it has called
 
 
+def in_protocol(handle: Any) -> str | None:
+    """Say whether a callback is a protocol's method: its next one must not be called before it has returned."""
+    protocol = isinstance(getattr(handle._callback, "__self__", None), asyncio.BaseProtocol)
+    return "in a protocol's method" if protocol else None
+
+
 def check_home(token: RunToken | None) -> None:
     """Raise RuntimeError if the loop runs on another thread than its own, for the system wants that."""
     if token is not None and token.thread != token.home:
@@ -253,9 +259,15 @@ def check_home(token: RunToken | None) -> None:
         )
 
 
-def in_interrupt() -> bool:
-    """Say whether asyncio's runner handles Ctrl-C on this thread: it cancels the main task, whoever runs the loop."""
-    frame = sys._getframe(1)
+def is_excused() -> bool:
+    """Say whether a callback may be asked for on another thread than the loop's; called by what ``call_soon`` calls.
+
+    asyncio's runner, when it handles Ctrl-C, cancels the main task, whoever runs the loop. And a task's step may have
+    awaited, by mistake, in a region that was taken: if that were refused the task would hang.
+    """
+    frame = sys._getframe(3)
+    if frame.f_code.co_filename == asyncio.events.__file__:
+        return True
     while frame.f_back is not None and frame.f_code.co_filename != asyncio.runners.__file__:
         frame = frame.f_back
     return frame.f_code.co_name == "_on_sigint"

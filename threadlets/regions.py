@@ -11,12 +11,13 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import Any, TypeVar
 
+from .claims import Taken
 from .errors import NoRunningLoop
 from .surroundings import changes, here
-from .takeover import FORFEITED, SAY_SECONDS, RunToken, region_here
+from .takeover import FORFEITED, SAY_SECONDS, RunToken, tokens
 from .tasks import running_loop, set_running_loop
 
-__all__ = ["blocking", "call_async", "pinned"]
+__all__ = ["blocking", "call_async", "pinned", "region_here"]
 
 T = TypeVar("T")
 
@@ -39,22 +40,20 @@ class blocking:
     Thread: any. Cancel: none.
     """
 
-    __slots__ = ("_cell", "_loop")
-
-    _loop: asyncio.AbstractEventLoop
+    __slots__ = ("_token", "cell")
 
     def __init__(self) -> None:
-        self._cell: list[int] | None = None
+        self._token: RunToken | None = None
 
     def __enter__(self) -> None:
-        if self._cell is not None:
+        if self._token is not None:
             raise RuntimeError("this blocking() is in use: make one for each block, 'with blocking():'")
         loop = running_loop()
-        token: RunToken | None = getattr(loop, "_threadlets_token", None)
-        if loop is None or token is None:
+        self._token = token = getattr(loop, "_threadlets_token", None)
+        if token is None:
             return
-        self._loop = loop
-        self._cell = cell = token.cell
+        self.cell = cell = token.cell
+        token.region = self
         set_running_loop(None)
         cell.append(monotonic_ns())
         if token.unseen:
@@ -63,20 +62,21 @@ class blocking:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        cell, self._cell = self._cell, None
-        if cell is None:
+        token, self._token = self._token, None
+        if token is None:
             return
         try:
-            mark = cell.pop()
+            mark = self.cell.pop()
         except IndexError:
-            self._loop._threadlets_token.come_back(cell)  # type: ignore[attr-defined]
+            token.come_back(self.cell)
         else:
             if mark == FORFEITED:
                 raise RuntimeError(
                     "something was awaited inside of 'with blocking():'; it is for synchronous code only. "
                     "Await before or after it, or call async functions with threadlets.call_async(function, ...)"
                 )
-            set_running_loop(self._loop)
+            set_running_loop(token.driver.loop)
+        token.region = None
 
 
 class _Errand:
@@ -166,13 +166,23 @@ def call_async(function: Callable[..., Coroutine[Any, Any, T]], /, *args: Any) -
     if running_loop() is not None:
         raise RuntimeError(f"call_async({_name(function)}) in a coroutine or a callback of the event loop: await it")
     region = region_here()
-    loop = region[0].driver.loop if region is not None else _loop_of_worker(function)
-    if region is not None:
+    if region is None:
+        loop, taken = _loop_of_worker(function), None
+    else:
         region[0].give_up()
+        region = region_here()
+        assert region is not None
+        loop, taken = region[0].driver.loop, region[2]
     errand = _Errand(loop, function, args)
     before = errand.context.copy()
-    loop.call_soon_threadsafe(errand.start)
-    errand.wait()
+    if taken is not None:
+        taken.awaits = True
+    try:
+        loop.call_soon_threadsafe(errand.start)
+        errand.wait()
+    finally:
+        if taken is not None:
+            taken.awaits = False
     _apply(before, errand.context)
     if errand.task is None:
         assert errand.error is not None
@@ -246,3 +256,23 @@ class pinned:
     async def __aexit__(self, *_: object) -> None:
         if self._token is not None and self._task is not None:
             self._token.aside.unpin(self._task)
+
+
+def region_here() -> tuple[RunToken, asyncio.Task[Any] | None, Taken | None] | None:
+    """Return the loop whose region this thread is in, the task that is in it, and what tells that it was taken.
+
+    If it is in regions of several loops, one inside the other, it is the innermost. Thread: any.
+    """
+    me = threading.get_ident()
+    found: tuple[RunToken, asyncio.Task[Any] | None, Taken | None] | None = None
+    latest = 0
+    for token in list(tokens):
+        task = None
+        for since in list(token.cell) if token.thread == me else ():
+            task = asyncio.current_task(token.driver.loop)
+            if since > latest and token.cell:
+                found, latest = (token, task, None), since
+        for taken in list(token.away.values()):  # after that: it may have been taken meanwhile
+            if taken.thread == me and taken.since >= latest:
+                found, latest = (token, taken.task, taken), taken.since
+    return found

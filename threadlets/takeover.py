@@ -57,9 +57,9 @@ from .drivers import Driver
 from .snapshots import TakeoverStatistics
 from .spares import Spares
 from .tallies import Tally
-from .thresholds import Threshold
+from .thresholds import LEAST, Threshold
 
-__all__ = ["CASES", "FORFEITED", "SAY_SECONDS", "RunToken", "region_here"]
+__all__ = ["CASES", "FORFEITED", "SAY_SECONDS", "RunToken", "tokens"]
 
 logger = logging.getLogger("threadlets")
 
@@ -91,6 +91,7 @@ class RunToken:
         thread: Who holds the token.
         home: Who called ``run_forever``.
         current: The callback that is being run.
+        region: The ``blocking()`` that is open, if the region is one of these.
         claims: Who waits for the token.
         away: Regions that were taken, by the identity of their cells.
         aside: Callbacks that have to wait until somebody comes back.
@@ -106,6 +107,7 @@ class RunToken:
         self.unseen = self.enabled
         self.thread = self.home = 0
         self.current: Any = None
+        self.region: Any = None
         self.claims: deque[Claim] = deque()
         self.away: dict[int, Taken] = {}
         self.aside = Aside()
@@ -115,7 +117,7 @@ class RunToken:
         self._arrived = threading.Event()  # a claim was queued
         self._carried: BaseException | None = None  # what a spare has for home to leave run_forever with
         self._tally = Tally()
-        _tokens.add(self)
+        tokens.add(self)
 
     def __repr__(self) -> str:
         return f"<RunToken: {len(self.away)} away, {len(self.claims)} claims, {len(self.aside)} callbacks aside>"
@@ -151,7 +153,7 @@ class RunToken:
         """Go on where a region has been left."""
         taken = self.away.pop(id(cell))
         self._adopt()
-        self.current = taken.handle
+        self.current, self.region = taken.handle, taken.region
         if taken.task is not None:
             _enter_task(self.driver.loop, taken.task)
         if taken.restore is not None:
@@ -159,30 +161,44 @@ class RunToken:
         return taken
 
     def settle(self) -> None:
-        """After a callback with which something was wrong: it left its region open, or this thread has no token.
+        """After a callback in which the loop was taken, or which has left a region open.
+
+        That happens if something was awaited in it, or if a signal handler raised just when it was to be closed.
 
         Raises:
             BaseException: What a spare has ended a callback with, and home is to leave ``run_forever`` with.
         """
         me = threading.get_ident()
-        if self.thread == me:
-            if self.cell:  # it awaited inside of `with blocking()`
-                try:
-                    self.cell[0] = FORFEITED
-                    self.cell = []
-                    self._adopt()
-                except IndexError:
-                    self.settle()  # taken in the last moment
-        else:  # the same, or a signal handler raised just when the thread was about to claim the token
+        region = self.region
+        if region is not None and self.thread == me:
+            cell = region.cell
+            try:
+                cell.pop()
+            except IndexError:
+                self._regain(cell)  # taken in the last moment
+            else:
+                self.cell = []  # a late sentinel may find the mark in the old one
+                self._adopt()
+            self.region = None
+            cell.append(FORFEITED)
+        else:
             for taken in list(self.away.values()):
                 if taken.thread == me:
-                    self.come_back(taken.cell)
+                    self._regain(taken.cell)
                     taken.cell.append(FORFEITED)
-                    if taken.task is not None:
-                        _leave_task(self.driver.loop, taken.task)
         if self._carried is not None and me == self.home:
             error, self._carried = self._carried, None
             raise error
+
+    def _regain(self, cell: list[int]) -> None:
+        """Get the token back when the step has ended already."""
+        self.come_back(cell)
+        self.region = None
+        loop = self.driver.loop
+        task = asyncio.current_task(loop)
+        if task is not None:
+            _leave_task(loop, task)
+            loop.call_exception_handler({"message": "something was awaited inside of 'with blocking():'", "task": task})
 
     # ------------------------------------------------------------------------------------------ a region is left
 
@@ -196,6 +212,9 @@ class RunToken:
             since = cell.pop()
         except IndexError:
             return False
+        if since == FORFEITED:
+            cell.append(since)
+            return False
         obstacle = self.driver.obstacle(self.current)
         self._leave(cell, since)
         if obstacle is not None:
@@ -203,7 +222,7 @@ class RunToken:
             #   sentinel: no obstacle                driver: closes the region, ends the callback
             #   sentinel: pops the mark of      <-   driver: opens a region in the callback of a descriptor
             # The mark cannot be put back. Its thread must come for the token, and nobody runs the loop until it does.
-            self._await_claim()
+            self._await_claim(False)
         if self.claims:
             self.claims.popleft().grant()
             return False
@@ -246,6 +265,7 @@ class RunToken:
         if self.on_leave is not None:
             taken.restore = self.on_leave()
         self.cell = []
+        taken.region, self.region = self.region, None
         self.current = None
         self.threshold.took(taken.at)
         self._tally.took()
@@ -264,8 +284,7 @@ class RunToken:
         """Run rounds of the loop until somebody claims the token. Thread: a spare that holds it."""
         self._adopt()
         while not self.claims:
-            if self.driver.stopping():
-                self._await_claim()
+            if self.driver.stopping() and not self._await_claim(self._home_awaits()):
                 break
             try:
                 self.driver.round()
@@ -300,18 +319,26 @@ class RunToken:
         return True
 
     def finish(self) -> None:
-        """Let every thread that is away end its step: home is about to leave ``run_forever``."""
-        while self.away:
-            self._await_claim()
+        """Let every thread that is away end its step: home is about to leave ``run_forever``.
+
+        Those that wait for the loop, in ``call_async``, are like suspended tasks: they go on when it runs again.
+        """
+        while not all(taken.awaits for taken in self.away.values()):
+            self._await_claim(False)
             self.boundary()
 
-    def _await_claim(self) -> None:
-        """Wait until somebody claims the token; say for whom, if it takes long."""
+    def _home_awaits(self) -> bool:
+        return any(taken.awaits and taken.thread == self.home for taken in self.away.values())
+
+    def _await_claim(self, shortly: bool) -> bool:
+        """Wait until somebody claims the token; say for whom, if it takes long. True: shortly, and nobody does."""
         patience = SAY_SECONDS
         while True:
             self._arrived.clear()
             if self.claims:
-                return
+                return False
+            if shortly:
+                return not self._arrived.wait(LEAST / 1e9)
             if not self._arrived.wait(patience):
                 logger.warning("an event loop waits for %s", "; ".join(map(str, self.away.values())))
                 patience *= 2
@@ -360,24 +387,12 @@ class RunToken:
         self.unseen = self.enabled
 
 
-def region_here() -> tuple[RunToken, asyncio.Task[Any] | None] | None:
-    """Return the token of the loop whose region this thread is in, and the task that is in it. Thread: any."""
-    me = threading.get_ident()
-    for token in list(_tokens):
-        for taken in list(token.away.values()):
-            if taken.thread == me:
-                return token, taken.task
-        if token.thread == me and token.cell:
-            return token, asyncio.current_task(token.driver.loop)
-    return None
-
-
-_tokens: weakref.WeakSet[RunToken] = weakref.WeakSet()
+tokens: weakref.WeakSet[RunToken] = weakref.WeakSet()
 _orphans: list[list[int]] = []  # the cells of regions that a thread of the parent process has taken
 
 
 def _after_fork() -> None:
-    for token in list(_tokens):
+    for token in list(tokens):
         token.after_fork()
 
 

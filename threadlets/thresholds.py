@@ -14,7 +14,7 @@ Pure: times are arguments, in nanoseconds, and nothing here knows a clock.
 
 from __future__ import annotations
 
-__all__ = ["Threshold"]
+__all__ = ["LEAST", "Threshold"]
 
 LEAST = 1_000_000  # ns; arbitrary: five times what a takeover costs (benchmarks/takeover.py)
 MOST = 8_000_000  # ns; arbitrary: half of what one frame of a smooth animation may take
