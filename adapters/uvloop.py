@@ -362,7 +362,7 @@ class EventLoop(uvloop.Loop):
                     else:
                         handle._run()
                 finally:
-                    if token.cell is not cell or token.region is not None:  # rare, see threadlets.loops
+                    if cell or token.cell is not cell or token.region is not None:  # rare, see threadlets.loops
                         token.settle()
                         cell = token.cell
                 token.current = None

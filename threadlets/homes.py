@@ -257,10 +257,10 @@ class Home:
         failure = None
         set_running_loop(None)
         cell = token.cell
-        cell.append(started)
-        if token.unseen:
-            token.spares.rouse()
         try:
+            cell.append(started)
+            if token.unseen:
+                token.spares.rouse()
             value = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
         except BaseException as error:
             failure = error

@@ -123,7 +123,9 @@ class _Driver:
                 else:
                     handle._run()
             finally:
-                if token.cell is not cell or token.region is not None:  # rare: it was taken, or has left a region open
+                if (
+                    cell or token.cell is not cell or token.region is not None
+                ):  # rare: it was taken, or has left a region open
                     token.settle()
                     cell = token.cell
         token.current = handle = None

@@ -163,15 +163,14 @@ class RunToken:
     def settle(self) -> None:
         """After a callback in which the loop was taken, or which has left a region open.
 
-        That happens if something was awaited in it, or if a signal handler raised just when it was to be closed.
+        It is left open if something was awaited in it, or if a signal handler raised just when it was to be closed.
 
         Raises:
             BaseException: What a spare has ended a callback with, and home is to leave ``run_forever`` with.
         """
         me = threading.get_ident()
-        region = self.region
-        if region is not None and self.thread == me:
-            cell = region.cell
+        cell = self.region.cell if self.region is not None else self.cell
+        if (self.region is not None or cell) and self.thread == me:
             try:
                 cell.pop()
             except IndexError:
