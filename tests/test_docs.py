@@ -14,6 +14,7 @@ import threadlets
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+PAGES = [README, ROOT / "docs" / "semantics.md", ROOT / "docs" / "takeover.md"]
 
 MODULES = ["threadlets", *sorted(f"threadlets.{found.name}" for found in pkgutil.iter_modules(threadlets.__path__))]
 MODULES = [name for name in MODULES if name not in ("threadlets.adapters", "threadlets.__main__")]
@@ -40,12 +41,15 @@ def test_rules_have_doctests() -> None:
         assert sum(len(test.examples) for test in doctest.DocTestFinder().find(module)) > 1
 
 
-@pytest.mark.parametrize(("line", "code"), python_blocks(README.read_text()), ids=lambda value: str(value)[:4].strip())
-def test_readme(line: int, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Python block of the README is a program that runs as it stands, or a session that goes as it shows."""
+BLOCKS = [(page, line, code) for page in PAGES for line, code in python_blocks(page.read_text())]
+
+
+@pytest.mark.parametrize(("page", "line", "code"), BLOCKS, ids=[f"{page.stem}-{line}" for page, line, _ in BLOCKS])
+def test_pages(page: Path, line: int, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python block of the documentation is a program that runs as it stands, or a session that goes as it shows."""
     monkeypatch.chdir(ROOT)
     if ">>>" in code:
-        test = doctest.DocTestParser().get_doctest(code, {}, "README.md", str(README), line)
+        test = doctest.DocTestParser().get_doctest(code, {}, page.name, str(page), line)
         assert doctest.DocTestRunner(optionflags=FLAGS).run(test).failed == 0
     else:
-        exec(compile("\n" * (line - 1) + code, str(README), "exec"), {"__name__": "__main__"})
+        exec(compile("\n" * (line - 1) + code, str(page), "exec"), {"__name__": "__main__"})
