@@ -24,7 +24,7 @@ LINES = {
     "words": "errors contracts outcomes snapshots events",
     "rules": "lifecycles queues throttles placements thresholds chains topology",
     "machinery": "syscalls mailboxes workers drivers asides claims spares tallies takeover loops cancellation locks tasks",
-    "doors": "files definitions surroundings regions handles homes maps selections scopes admissions pools entrypoints"
+    "doors": "files definitions surroundings regions handles deliveries homes maps selections scopes admissions pools entrypoints"
     " telemetry monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",

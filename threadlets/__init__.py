@@ -14,10 +14,9 @@ from . import errors
 from .contracts import Contract
 from .entrypoints import Call, Entrypoint, threadlet
 from .handles import Threadlet
-from .homes import current_threadlet
 from .loops import EventLoop, new_event_loop, run
 from .pools import Pool
-from .regions import blocking, call_async, pinned
+from .regions import blocking, call_async, current_threadlet, pinned
 from .selections import Selection
 from .snapshots import EntrypointStatistics, PoolStatistics, TakeoverStatistics
 from .throttles import Concurrency

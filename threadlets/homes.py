@@ -6,12 +6,10 @@ A pool decides which threadlet may start and when; its loop's ``Home`` then take
   changes hands this is a region: if the function blocks, it has *missed*, and the loop goes on without this thread;
 - a coroutine in place: its first step here and now, as a task of its own; suspended, it has *missed*, and goes on as
   any task does;
-- a plain function on a worker, in a copy of its caller's context; the outcome comes back through the mailbox.
+- a plain function on a worker: see ``deliveries``.
 
 What runs in place is bounded twice, or it would starve the loop: coroutines nest ``DEPTH`` deep at most, and ``TURN``
 says how long the loop may be kept from going round. Beyond either, a start goes through the pool's queue.
-
-Over 400 lines: the roads share what they do before and after a call, and a part of each would be elsewhere.
 """
 
 from __future__ import annotations
@@ -19,21 +17,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Callable
-from contextvars import Context, ContextVar
+from contextvars import Context
 from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .definitions import Definition
+from .deliveries import Deliveries
 from .errors import ContractViolation
 from .handles import (
-    ABANDONED,
     ASKED,
-    AT_WORKER,
     CANCELLED,
-    CHANGED,
     DONE,
     FAILED,
     HERE,
@@ -41,21 +36,18 @@ from .handles import (
     Threadlet,
 )
 from .lifecycles import State
-from .mailboxes import Mailbox
-from .outcomes import Failure, as_awaitable, without_caller
-from .placements import TAKEOVER, TOLL, TURN, StallBudget
-from .regions import region_here
+from .placements import TAKEOVER, TOLL, TURN
 from .surroundings import changes, here
 from .syscalls import evidence, switches
 from .takeover import RunToken
-from .tasks import coroutine_of, running_loop, set_running_loop, start_task
+from .tasks import coroutine_of, set_running_loop, start_task
 from .workers import shared_group
 
 if TYPE_CHECKING:
     from .admissions import Admission
     from .pools import Pool
 
-__all__ = ["EXITS", "Home", "current_threadlet", "home_of"]
+__all__ = ["EXITS", "Home", "home_of"]
 
 T = TypeVar("T")
 
@@ -66,9 +58,6 @@ DEPTH = 40  # arbitrary: coroutines started inside each other's first steps; Pyt
 RUNNING = State.RUNNING
 NOTHING_SET = Context()
 EXITS = (KeyboardInterrupt, SystemExit)
-
-# A completion from a worker: the threadlet, how it ended, result or exception, changed context variables, ns, blocked.
-Letter = tuple[Threadlet[Any], State, Any, "list[tuple[ContextVar[Any], Any]] | None", int, "bool | None"]
 
 
 class _Unguarded:
@@ -82,25 +71,7 @@ class _Unguarded:
 UNGUARDED = cast(RunToken, _Unguarded())
 
 
-def current_threadlet() -> Threadlet[Any] | None:
-    """Return the threadlet whose function runs here, or None. Thread: any.
-
-    In a coroutine threadlet it is that of its own task: a task that it starts is another task, as with
-    ``asyncio.current_task``. In a plain function it is that of this thread.
-    """
-    loop = running_loop()
-    task = None
-    if loop is None:
-        handle = here.get(threading.get_ident())
-        region = None if handle is not None else region_here()
-        if region is None:
-            return handle
-        loop, task = region[0].driver.loop, region[1]  # in `with blocking()`
-    home: Home | None = getattr(loop, "_threadlets_home", None)
-    return None if home is None else home.current(task or asyncio.current_task(loop))
-
-
-class Home:
+class Home(Deliveries):
     """The part of this library that belongs to one event loop. Thread: loop, unless a method says otherwise."""
 
     __slots__ = (
@@ -109,23 +80,18 @@ class Home:
         "_thread",
         "_watch",
         "awaits_round",
-        "budget",
         "busy",
         "deadline",
         "debug",
         "depth",
-        "loop",
-        "mailbox",
         "pumping",
-        "token",
         "turn",
         "unawaited",
         "workers",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.token: RunToken | None = getattr(loop, "_threadlets_token", None)
+        super().__init__(loop)
         self._thread = threading.get_ident()
         if self.token is not None:
             self.token.on_leave = self._lend
@@ -134,8 +100,6 @@ class Home:
         self.turn = TURN  # nanoseconds; below zero the loop has to go round before more may run in place
         self.deadline = 0  # nanoseconds: when to look whether the loop has gone round
         self.awaits_round = False  # _went_round is scheduled
-        self.budget = StallBudget(monotonic_ns())
-        self.mailbox: Mailbox[Letter] = Mailbox(loop, self._deliver)
         self.busy: set[Pool] = set()  # pools with threadlets that are not final
         self.unawaited = 0  # when the last plain function in place was started, until it is awaited: tells fan-out
         self.depth = 0  # how many coroutines take their first steps inside each other
@@ -413,105 +377,6 @@ class Home:
         self.settle(handle, state, value)
         if state is FAILED and isinstance(value, EXITS):
             handle._retrieve()  # the task has let it out of the loop already
-
-    def send_to_worker(self, handle: Threadlet[Any]) -> None:
-        """Queue a plain function for a worker thread."""
-        handle._marks |= AT_WORKER
-        handle.pool._list(handle)  # type: ignore[union-attr]
-        try:
-            handle.entrypoint.workers.submit(handle, handle._priority)
-        except RuntimeError as error:
-            self.settle(handle, FAILED, error)
-
-    def run_on_worker(self, handle: Threadlet[Any]) -> None:
-        """Call the function on this thread, and post how it ended. Thread: worker."""
-        definition = handle.entrypoint
-        learner = definition.learner
-        switched = None
-        if learner.watch > 0:
-            learner.watch -= 1
-            switched = switches()
-        args, kwargs, context = handle._args, handle._kwargs, handle._context
-        handle._move(RUNNING)  # from here on the loop may abandon it, and then it takes these away
-        before = context.copy() if context else NOTHING_SET
-        here[threading.get_ident()] = handle
-        started = monotonic_ns()
-        try:
-            if handle._marks & ASKED:  # cancelled after it was taken out of the queue
-                raise CancelledError
-            if kwargs:
-                value = context.run(definition.function, *args, **kwargs)  # type: ignore[union-attr]
-            else:
-                value = context.run(definition.function, *args)  # type: ignore[union-attr]
-            state = DONE
-        except BaseException as error:
-            state, value = FAILED, error
-        spent = monotonic_ns() - started
-        del here[threading.get_ident()]  # a thread has one job at a time, and may end
-        blocked = None if switched is None else evidence(switched)[0]
-        changed = changes(before, context) if context else None  # type: ignore[arg-type]
-        if not self.mailbox.post((handle, state, value, changed, spent, blocked)):
-            logger.debug("%r ended on a worker after its event loop had been closed", handle)
-        del handle, value  # see run_in_place
-
-    def _deliver(self, burst: list[Letter]) -> None:
-        """Settle what workers have finished, most urgent first."""
-        if len({letter[0]._priority for letter in burst}) > 1:
-            burst.sort(key=_urgency)
-        now = monotonic_ns()
-        solvent = self.budget.solvent(now)
-        for handle, state, value, changed, spent, blocked in burst:
-            definition = handle.entrypoint
-            definition.on_workers += 1
-            definition.ns_on_workers += spent
-            if definition.learner.learns:
-                cost = spent if self.token is None else min(spent, TAKEOVER)
-                definition.learner.ran_on_worker(spent, blocked, definition.in_place, solvent, cost)
-            try:
-                if handle._marks & ABANDONED:
-                    self._end_abandoned(handle, state, value)
-                else:
-                    self.settle(handle, state, value)
-                    if changed is not None:
-                        self._leave_changes(handle, changed)
-            except Exception as error:  # from code of the user's that we have not thought of: the others are to arrive
-                self.loop.call_exception_handler({"message": f"{handle!r} could not be settled", "exception": error})
-
-    def _leave_changes(self, handle: Threadlet[Any], changed: list[tuple[ContextVar[Any], Any]] | None) -> None:
-        """Leave changes of context variables with a threadlet, for whoever awaits it."""
-        if changed is not None:
-            handle._context = changed
-            handle._marks |= CHANGED
-
-    def _end_abandoned(self, handle: Threadlet[Any], state: State, value: Any) -> None:
-        handle.pool._freed(handle)  # type: ignore[union-attr]
-        if state is FAILED and not isinstance(value, CancelledError):
-            self.loop.call_exception_handler(
-                {"message": f"{handle!r} was cancelled and abandoned, and then failed", "exception": value}
-            )
-
-    def settle(self, handle: Threadlet[Any], state: State, value: Any) -> None:
-        """Make a threadlet final, then tell its pool."""
-        definition = handle.entrypoint
-        if state is DONE:
-            if handle._marks & ASKED:
-                state, value = CANCELLED, handle._value
-        elif state is FAILED:
-            if isinstance(value, CancelledError):
-                reason = handle._value if handle._marks & ASKED else None
-                state, value = CANCELLED, value.args[0] if value.args else reason
-            else:
-                definition.failed += 1
-                value = Failure(as_awaitable(without_caller(value), definition.name), definition.name, self.loop)
-        if state is CANCELLED:
-            definition.cancelled += 1
-        dropped = handle._finish(state, value)
-        handle.pool._ended(handle)  # type: ignore[union-attr]
-        del dropped
-
-
-def _urgency(letter: Letter) -> float:
-    return letter[0]._priority
 
 
 def home_of(loop: asyncio.AbstractEventLoop) -> Home:

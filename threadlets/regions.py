@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from time import monotonic_ns
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .claims import Taken
 from .errors import NoRunningLoop
@@ -17,7 +17,11 @@ from .surroundings import changes, here
 from .takeover import FORFEITED, SAY_SECONDS, RunToken, tokens
 from .tasks import running_loop, set_running_loop
 
-__all__ = ["blocking", "call_async", "pinned", "region_here"]
+__all__ = ["blocking", "call_async", "current_threadlet", "pinned", "region_here"]
+
+if TYPE_CHECKING:
+    from .handles import Threadlet
+    from .homes import Home
 
 T = TypeVar("T")
 
@@ -276,3 +280,22 @@ def region_here() -> tuple[RunToken, asyncio.Task[Any] | None, Taken | None] | N
             if taken.thread == me and taken.since >= latest:
                 found, latest = (token, taken.task, taken), taken.since
     return found
+
+
+def current_threadlet() -> Threadlet[Any] | None:
+    """Return the threadlet whose function runs here, or None. Thread: any.
+
+    In a coroutine threadlet it is that of its own task: a task that it starts is another task, as with
+    ``asyncio.current_task``. In a plain function it is that of this thread.
+    """
+    loop = running_loop()
+    if loop is None:
+        handle = here.get(threading.get_ident())
+        region = None if handle is not None else region_here()
+        if region is None:
+            return handle
+        loop, task = region[0].driver.loop, region[1]  # in `with blocking()`
+    else:
+        task = asyncio.current_task(loop)
+    home: Home | None = getattr(loop, "_threadlets_home", None)
+    return None if home is None else home.current(task)
