@@ -43,7 +43,7 @@ from contextvars import Context
 from importlib.metadata import version
 from typing import Any, TypeVarTuple
 
-from threadlets.loops import check_home, check_threshold, in_protocol, is_excused, run_timed
+from threadlets.loops import at_home, check_home, check_threshold, in_protocol, is_excused, run_timed
 from threadlets.snapshots import TakeoverStatistics
 from threadlets.takeover import RunToken
 
@@ -160,6 +160,7 @@ class EventLoop(uvloop.Loop):
 
     Args:
         threshold: As for ``threadlets.EventLoop``.
+        main_at_home: As for ``threadlets.EventLoop``.
 
     Raises:
         Unsupported: If this build of uvloop does not allow it; ``new_event_loop()`` falls back.
@@ -167,7 +168,7 @@ class EventLoop(uvloop.Loop):
 
     _closed: bool  # uvloop's
 
-    def __init__(self, *, threshold: float | None = None) -> None:
+    def __init__(self, *, threshold: float | None = None, main_at_home: bool = False) -> None:
         check_threshold(threshold)
         super().__init__()
         libuv = _libuv()
@@ -199,6 +200,7 @@ class EventLoop(uvloop.Loop):
         libuv.prepare_start(self._prepare, self._drains)
         libuv.idle_init(address, self._spin)
         self._raised: BaseException | None = None  # what run_forever is to be left with
+        self._main_at_home = main_at_home
         self._driver = _Driver(self, address, self._queue)
         self._threadlets_token = RunToken(self._driver, threshold)
 
@@ -299,6 +301,11 @@ class EventLoop(uvloop.Loop):
             self._raised = None
             token.finish()
             driver.disown()
+
+    def run_until_complete(self, future: Any) -> Any:
+        """Run until a future is done."""
+        with at_home(self._threadlets_token, future if self._main_at_home else None):
+            return super().run_until_complete(future)
 
     def stop(self) -> None:
         """Stop running the loop."""
@@ -421,10 +428,13 @@ def _libuv() -> _Libuv:
     return _loaded[0]
 
 
-def new_event_loop() -> uvloop.Loop:
-    """Make an ``EventLoop``, or, with a warning, uvloop's own loop if this build of it cannot be driven."""
+def new_event_loop(*, main_at_home: bool = True) -> uvloop.Loop:
+    """Make an ``EventLoop`` for a server: ``uvicorn --loop threadlets.adapters.uvloop:new_event_loop``.
+
+    If this build of uvloop cannot be driven, it is uvloop's own loop, with a warning.
+    """
     try:
-        return EventLoop()
+        return EventLoop(main_at_home=main_at_home)
     except Unsupported as error:
         warnings.warn(f"{error}: the loop cannot go on while a call blocks", RuntimeWarning, stacklevel=2)
         return uvloop.new_event_loop()

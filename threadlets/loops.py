@@ -20,7 +20,10 @@ import sys
 import threading
 import warnings
 from asyncio import SelectorEventLoop, base_events
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from typing import Any, Literal, TypeVar, TypeVarTuple
 
 from .snapshots import TakeoverStatistics
@@ -146,18 +149,27 @@ class EventLoop(SelectorEventLoop):
     """asyncio's event loop, which another thread goes on with while a call in a region blocks.
 
     Regions are opened by ``with blocking():``, and by threadlets that run in place. Use it where a loop is asked for:
-    ``asyncio.Runner(loop_factory=threadlets.EventLoop)``, ``uvicorn --loop threadlets:new_event_loop``.
+    ``asyncio.Runner(loop_factory=threadlets.EventLoop)``. For servers, see ``new_event_loop``.
 
     Args:
         selector: As for ``asyncio.SelectorEventLoop``.
         threshold: How long a call may block until the loop goes on without it, in seconds. None: adapted to the
             machine, between 1 and 8 ms. ``float("inf")``: takeovers are off.
+        main_at_home: Whether the task that ``run_until_complete`` is given stays on this thread, and waits while
+            another task blocks it: servers set signal handlers in it, which only the main thread may.
     """
 
     _threadlets_token: RunToken | None
 
-    def __init__(self, selector: selectors.BaseSelector | None = None, *, threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        selector: selectors.BaseSelector | None = None,
+        *,
+        threshold: float | None = None,
+        main_at_home: bool = False,
+    ) -> None:
         check_threshold(threshold)
+        self._main_at_home = main_at_home
         super().__init__(selector)
         missing = [name for name in NEEDED if not hasattr(self, name)]
         if missing:
@@ -182,6 +194,11 @@ class EventLoop(SelectorEventLoop):
         if token is not None and not self.is_running():
             token.begin()
         super().run_forever()
+
+    def run_until_complete(self, future: Any) -> Any:
+        """Run until a future is done; as asyncio's."""
+        with at_home(self._threadlets_token, future if self._main_at_home else None):
+            return super().run_until_complete(future)
 
     def _run_once(self) -> None:
         token = self._threadlets_token
@@ -252,6 +269,19 @@ def in_protocol(handle: Any) -> str | None:
     return "in a protocol's method" if protocol else None
 
 
+@contextmanager
+def at_home(token: RunToken | None, task: Any) -> Iterator[None]:
+    """Keep a task on the home thread; nothing, if it is none."""
+    if token is None or not isinstance(task, asyncio.Task):
+        yield
+        return
+    token.aside.pin(task)
+    try:
+        yield
+    finally:
+        token.aside.unpin(task)
+
+
 def check_home(token: RunToken | None) -> None:
     """Raise RuntimeError if the loop runs on another thread than its own, for the system wants that."""
     if token is not None and token.thread != token.home:
@@ -287,8 +317,11 @@ def statistics_of(token: RunToken | None) -> TakeoverStatistics:
 
 
 def new_event_loop() -> EventLoop:
-    """Make an ``EventLoop``: a factory without arguments, as ``asyncio.Runner`` and servers want it."""
-    return EventLoop()
+    """Make an ``EventLoop`` for a server, with the main task at home: ``uvicorn --loop threadlets:new_event_loop``.
+
+    Thread: any.
+    """
+    return EventLoop(main_at_home=True)
 
 
 def run(
@@ -313,11 +346,9 @@ def run(
         raise TypeError(f"run({main!r}): expected a coroutine, as main() is if main is an async function")
     try:
         if loop == "asyncio":
-            factory: Callable[[], asyncio.AbstractEventLoop] = new_event_loop
+            factory: Callable[[], asyncio.AbstractEventLoop] = EventLoop
         elif loop == "uvloop":
-            from importlib import import_module
-
-            factory = import_module("threadlets.adapters.uvloop").new_event_loop
+            factory = partial(import_module("threadlets.adapters.uvloop").new_event_loop, main_at_home=False)
         elif callable(loop):
             factory = loop
         else:
