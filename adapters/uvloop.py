@@ -257,7 +257,7 @@ class EventLoop(uvloop.Loop):
             return _without_us(self.call_soon(callback, *args, context=context))
         if context is not None:  # it may be entered on a thread that is away
             return self.call_later(delay, self._run_timer, asyncio.Handle(callback, args, self, context))
-        if self._threadlets_token.away and self.get_debug() and not self._closed:
+        if self._threadlets_token.thread != self._threadlets_token.home and self.get_debug() and not self._closed:
             self._check_driver()  # uvloop would want home to be the driver
             return _without_us(NATIVE.TimerHandle(self, callback, args, round(delay * 1000), None))
         return _without_us(super().call_later(delay, callback, *args))

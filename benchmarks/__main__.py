@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks [calls] [coroutines] [workers] [memory] [--quick] [--json FILE]``.
+"""The command line: ``python -m benchmarks [NAME ...] [--quick] [--json FILE]``; the names are ``BENCHMARKS``.
 
 Each benchmark runs in a fresh process for each kind of loop, so that none finds threads, caches or garbage of another.
 """
@@ -18,7 +18,7 @@ from typing import Any
 from .harness import LOOPS, Comparison, Effort, environment, has, run_on
 from .tables import headline, rows, show, verdicts
 
-BENCHMARKS = ("calls", "coroutines", "workers", "memory")
+BENCHMARKS = ("calls", "coroutines", "workers", "memory", "takeover")
 
 
 def main() -> int:
@@ -81,10 +81,10 @@ def _be_child(options: argparse.Namespace) -> int:
 
 
 def _measure(name: str, loop: str, effort: Effort) -> list[Comparison]:
-    from . import calls, coroutines, memory, workers
+    from . import calls, coroutines, memory, takeover, workers
 
-    if name == "memory":
-        return memory.measure(loop, effort)
+    if name in ("memory", "takeover"):  # these choose their loops themselves
+        return {"memory": memory.measure, "takeover": takeover.measure}[name](loop, effort)
     on_loop = {"calls": calls.measure, "coroutines": coroutines.measure, "workers": workers.measure}
     return run_on(loop, on_loop[name](effort))
 

@@ -99,8 +99,10 @@ class Comparison:
         ours: The contender whose ratio to each of the others is of interest.
         samples: By contender: a figure per round.
         budgets: By contender: the most that our ratio to it may be.
+        floors: By contender: the least that our ratio to it may be, where more is better.
         ceilings: By contender: the most that its own figure may be.
         unit: What is measured: "s" is shown in microseconds.
+        against: The contender that a table of neighbours compares ours with; by default one with a budget.
         note: A sentence on how like is compared with like.
         table: Neighbours with the same word here are shown in one table, a line each.
     """
@@ -109,8 +111,10 @@ class Comparison:
     ours: str
     samples: dict[str, list[float]]
     budgets: dict[str, float] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
     ceilings: dict[str, float] = field(default_factory=dict)
     unit: str = "s"
+    against: str = ""
     note: str = ""
     table: str = ""
 

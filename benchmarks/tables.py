@@ -43,12 +43,14 @@ def rows(found: Comparison) -> list[Row]:
 def _row(found: Comparison, name: str) -> Row:
     each = spread(found.samples[name])
     ratio = None if name == found.ours else found.ratio(name)
-    budget, ceiling = found.budgets.get(name), found.ceilings.get(name)
+    budget, floor, ceiling = found.budgets.get(name), found.floors.get(name), found.ceilings.get(name)
     words, verdict = "", ""
     if budget is not None and ratio is not None:
-        words, verdict = _times(budget), _verdict(ratio.middle, budget)
+        words, verdict = f"<= {_times(budget)}", _verdict(ratio.middle, budget)
+    elif floor is not None and ratio is not None:
+        words, verdict = f">= {_times(floor)}", _verdict(floor, ratio.middle)
     elif ceiling is not None:
-        words, verdict = _figure(ceiling, found.unit), _verdict(each.middle, ceiling)
+        words, verdict = f"<= {_figure(ceiling, found.unit)}", _verdict(each.middle, ceiling)
     return Row(
         name=name,
         each=_figure(each.middle, found.unit),
@@ -57,7 +59,7 @@ def _row(found: Comparison, name: str) -> Row:
         ratio_quartiles=""
         if ratio is None or ratio.low == ratio.high
         else f"{_times(ratio.low)} - {_times(ratio.high)}",
-        budget=words and f"<= {words}",
+        budget=words,
         verdict=verdict,
     )
 
@@ -67,7 +69,9 @@ def _verdict(measured: float, most: float) -> str:
 
 
 def _figure(value: float, unit: str) -> str:
-    return f"{value * 1e6:,.2f} us" if unit == "s" else f"{value:,.0f} {unit}"
+    if unit == "s":
+        return f"{value * 1e6:,.2f} us"
+    return f"{value:,.0f} {unit}" if value >= 100 or value.is_integer() else f"{value:.2f} {unit}"
 
 
 def _quartiles(found: Spread, unit: str) -> str:
@@ -119,12 +123,14 @@ def show(where: str, comparisons: Iterable[Comparison]) -> None:
 def _pivot(comparisons: list[Comparison]) -> list[tuple[str, ...]]:
     """Return one line for each comparison, with a column for each contender."""
     first = comparisons[0]
-    against = next((name for found in comparisons for name in found.budgets), next(iter(first.samples)))
-    lines: list[tuple[str, ...]] = [("", *first.samples, f"{first.ours} / {against}", "quartiles", "budget", "")]
+    against = first.against or next((name for found in comparisons for name in found.budgets), first.ours)
+    compared = () if against == first.ours else (f"{first.ours} / {against}", "quartiles")
+    lines: list[tuple[str, ...]] = [("", *first.samples, *compared, "budget", "")]
     for found in comparisons:
         row = _row(found, against)
         each = [_figure(spread(figures).middle, found.unit) for figures in found.samples.values()]
-        lines.append((found.title, *each, row.ratio, row.ratio_quartiles, row.budget, row.verdict))
+        ratios = (row.ratio, row.ratio_quartiles) if compared else ()
+        lines.append((found.title, *each, *ratios, row.budget, row.verdict))
     return lines
 
 

@@ -216,7 +216,7 @@ async def one_round(
 async def all_rounds(
     folder: str, database: Path, plan: Sequence[tuple[str, str]], options: argparse.Namespace, console: Console
 ) -> tuple[list[Result], dict[str, str]]:
-    """Run every way in every round; return the results in the order of `VARIANTS`, and from where each one's loop is."""
+    """Run every way in every round; return the results in the order of `VARIANTS`, and whose loop each ran on."""
     with contextlib.suppress(NotImplementedError):  # Windows
         this = cast(asyncio.Task[None], asyncio.current_task())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)

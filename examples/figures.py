@@ -103,7 +103,10 @@ def findings(results: Sequence[Result], subject: str) -> list[str]:
     """
     ours = next(result for result in results if result.name == subject)
     rivals = [result for result in results if result.name != subject]
-    ratios = [_ratio(ours.per_second, rival.per_second, rival.name) for rival in rivals]
+    ratios = [_ratio(ours.per_second, rival.per_second, rival.name) for rival in rivals if _apart(ours, rival)]
+    alike = [rival.name for rival in rivals if not _apart(ours, rival)]
+    if alike:
+        ratios.append(f"about the same as {_names(alike)}")
     p50 = _verdict(ours.p50, [(rival.name, rival.p50) for rival in rivals])
     p99 = _verdict(ours.p99, [(rival.name, rival.p99) for rival in rivals])
     lag = _verdict(ours.worst_lag, [(rival.name, rival.worst_lag) for rival in rivals])
@@ -125,10 +128,22 @@ def number(value: float) -> str:
     return f"{value:.1f}" if value >= 0.95 else f"{value:.2g}"
 
 
+def _apart(ours: Result, rival: Result) -> bool:
+    """Whether the throughputs differ, and can be divided."""
+    return bool(rival.per_second.value) and ours.per_second.apart(rival.per_second)
+
+
+def _names(names: Sequence[str]) -> str:
+    """Join names as people do.
+
+    >>> _names(["a"]), _names(["a", "b"]), _names(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 def _ratio(ours: Spread, rival: Spread, name: str) -> str:
     """Compare figures of which the higher is the better one."""
-    if not rival.value or not ours.apart(rival):
-        return f"about the same as {name}"
     ratio = ours.value / rival.value
     return f"{ratio:.1f} times {name}" if ratio > 1 else f"only {ratio:.2f} times {name}, which wins"
 
@@ -141,7 +156,7 @@ def _verdict(ours: Spread, rivals: Sequence[tuple[str, Spread]]) -> str:
             arms["about the same as"].append(name)
         else:
             arms["better than" if ours.value < rival.value else "worse than"].append(name)
-    return ", ".join(f"{words} {' and '.join(names)}" for words, names in arms.items() if names)
+    return ", ".join(f"{words} {_names(names)}" for words, names in arms.items() if names)
 
 
 def _learning(ours: Result) -> str:

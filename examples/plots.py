@@ -53,7 +53,7 @@ def draw(results: Sequence[Result], title: str, subtitle: str, seconds: float, o
     """
     with mpl.rc_context(LOOK):
         space = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.1, hspace=0.04, wspace=0.05)
-        figure = Figure(figsize=(11, 4.6 + 0.85 * len(results)), facecolor="white", layout=space)
+        figure = Figure(figsize=(13, 4.6 + 0.85 * len(results)), facecolor="white", layout=space)
         figure.suptitle(f"{title}\n", x=0.015, ha="left", fontsize=15, fontweight="bold")
         figure.text(0.015, 0.945, subtitle, fontsize=10, color="#555555", va="center")
         heights = [3.6, 0.6 + 0.85 * len(results)]
@@ -74,7 +74,7 @@ def _throughput(axes: Axes, results: Sequence[Result]) -> None:
         axes.barh(place, result.per_second.value, height=0.6, color=colour)
         dots = [found.per_second for found in result.rounds]
         axes.plot(dots, [place] * len(dots), "o", color="white", markeredgecolor=INK, markersize=5, clip_on=False)
-    labels = [f"{result.name}\n{number(result.per_second.value)}" for result in results]
+    labels = [f"{_broken(result.name)}\n{number(result.per_second.value)}" for result in results]
     axes.set_yticks(range(len(results)), labels, fontweight="bold")
     for label, colour in zip(axes.get_yticklabels(), COLOURS, strict=False):
         label.set_color(colour)
@@ -127,11 +127,16 @@ def _lags(rows: Sequence[Axes], results: Sequence[Result], seconds: float) -> No
         axes.set_ylabel("ms")
         for end in range(1, rounds):
             axes.axvline(end * seconds, color="#bbbbbb", linewidth=0.8, linestyle=(0, (2, 3)))
-        label = f"{result.name}\nworst {number(result.worst_lag.value)} ms"
+        label = f"{_broken(result.name)}\nworst {number(result.worst_lag.value)} ms"
         axes.text(1.01, 0.5, label, transform=axes.transAxes, va="center", color=colour, fontweight="bold")
         axes.tick_params(axis="x", length=0)
     rows[-1].set_xlim(0, rounds * seconds)
     rows[-1].set_xlabel(f"seconds of load, {rounds} rounds in a row" if rounds > 1 else "seconds of load")
+
+
+def _broken(name: str) -> str:
+    """Return a long name as two short lines, which leave more room for the figures."""
+    return name.replace(" on ", "\non ")
 
 
 def _stretched(share: float) -> float:

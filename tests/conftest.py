@@ -15,6 +15,7 @@ from threadlets import EventLoop
 T = TypeVar("T")
 
 LOOPS = ("asyncio", "asyncio-debug", "uvloop", "uvloop-debug", "hands", "hands-debug", "uvhands", "uvhands-debug")
+HANDS = LOOPS[4:]  # those that change hands
 SECONDS = 50  # arbitrary: beyond it a test has failed, whatever it waits for; no test's outcome depends on it
 
 
@@ -61,7 +62,7 @@ class Run:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let nobody fail since a busy machine made a function wait: ``pytest.warns`` still sees what a test expects."""
     for item in items:
-        if "run" in getattr(item, "fixturenames", ()):
+        if {"run", "hands"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.filterwarnings("ignore::threadlets.errors.ContractViolation"))
 
 
@@ -76,15 +77,27 @@ def factory_of(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
     """Return what makes a loop of this kind."""
     if kind.startswith("uv"):
         pytest.importorskip("uvloop")
-        name = "threadlets.adapters.uvloop" if kind == "uvhands" else "uvloop"
-        return importlib.import_module(name).new_event_loop
+        if kind == "uvloop":
+            return importlib.import_module("uvloop").new_event_loop
+        return importlib.import_module("threadlets.adapters.uvloop").EventLoop
     return EventLoop if kind == "hands" else asyncio.SelectorEventLoop
 
 
 @pytest.fixture(params=LOOPS)
 def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Return a function that runs a coroutine function on the loop that this round of the test is about."""
-    kind, _, mode = request.param.partition("-")
+    yield from run_on(request.param)
+
+
+@pytest.fixture(params=HANDS)
+def hands(request: pytest.FixtureRequest) -> Iterator[Run]:
+    """Return the same for a test that is about loops which change hands."""
+    yield from run_on(request.param)
+
+
+def run_on(loop: str) -> Iterator[Run]:
+    """Make the function that ``run`` and ``hands`` return, and see that nothing goes unseen."""
+    kind, _, mode = loop.partition("-")
     run = Run(factory_of(kind), mode == "debug")
     yield run
     assert not run.told(), "the loop's exception handler was told of errors"

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LINES = {
     "words": "errors contracts outcomes snapshots events",
     "rules": "lifecycles queues throttles placements thresholds chains topology",
-    "machinery": "syscalls mailboxes workers drivers asides claims spares tallies takeover loops cancellation locks tasks",
+    "machinery": "syscalls mailboxes workers alarms drivers asides claims spares tallies takeover loops cancellation locks tasks",
     "doors": "files definitions surroundings regions handles deliveries homes maps selections scopes admissions pools entrypoints"
     " telemetry monitor cli",
     "face": "__init__",
@@ -43,7 +43,7 @@ ALONG |= {
     ("__main__", "adapters"),
 }
 ALONG |= {("takeover", earlier) for earlier in ("asides", "claims", "drivers", "spares", "tallies")}
-ALONG |= {("tallies", "claims")}
+ALONG |= {("tallies", "claims"), ("spares", "alarms")}
 ALONG |= {(door, earlier) for place, door in enumerate(DOORS) for earlier in DOORS[:place]}
 
 # Imports against the order, for a reason: a command may need an adapter (the screen of `top`), and the version.

@@ -37,6 +37,7 @@ from .handles import (
 )
 from .lifecycles import State
 from .placements import TAKEOVER, TOLL, TURN
+from .spares import NEVER
 from .surroundings import changes, here
 from .syscalls import evidence, switches
 from .takeover import RunToken
@@ -65,7 +66,7 @@ class _Unguarded:
 
     def __init__(self) -> None:
         self.cell: list[int] = []
-        self.unseen = False
+        self.covered = NEVER
 
 
 UNGUARDED = cast(RunToken, _Unguarded())
@@ -75,6 +76,7 @@ class Home(Deliveries):
     """The part of this library that belongs to one event loop. Thread: loop, unless a method says otherwise."""
 
     __slots__ = (
+        "_first_steps",
         "_starting",
         "_suspended",
         "_thread",
@@ -105,6 +107,7 @@ class Home(Deliveries):
         self.depth = 0  # how many coroutines take their first steps inside each other
         self.pumping: Admission | None = None  # the pool whose pump is at work
         self._starting: Threadlet[Any] | None = None  # the coroutine threadlet that takes its first step
+        self._first_steps: list[Threadlet[Any]] = []  # those that were starting when they blocked
         self._suspended: dict[asyncio.Task[Any], Threadlet[Any]] = {}
         self._watch = self._until_shutdown()
         try:
@@ -153,15 +156,14 @@ class Home(Deliveries):
         """Say whether the loop runs on another thread than its own, which is blocked."""
         return self.token is not None and self.token.thread != self.token.home
 
-    def _lend(self) -> Callable[[], None]:
+    def _lend(self, thread: int) -> Callable[[], None]:
         """Let another thread go on: keep what is true of this one, return what brings it back. Thread: the new driver.
 
         What was about to end within the call that started it is on the pool's books from now on; and a pump that has
         called what blocks now is replaced by another one.
         """
-        assert self.token is not None
         kept = self.depth, self._starting, self.unawaited, self.pumping
-        handle = here.get(self.token.thread) or self._starting
+        handle = here.get(thread) or self._starting
         while handle is not None and handle._marks & HERE:  # called by another one, right there
             handle = handle._task
         if handle is not None:
@@ -170,10 +172,13 @@ class Home(Deliveries):
         if self.pumping is not None:
             self.pumping._rearm()
         self._resume(0, None, 0, None)
+        self._first_steps += filter(None, [kept[1]])
         return partial(self._resume, *kept)
 
     def _resume(self, depth: int, starting: Threadlet[Any] | None, unawaited: int, pumping: Admission | None) -> None:
         self.depth, self._starting, self.unawaited, self.pumping = depth, starting, unawaited, pumping
+        if starting is not None:
+            self._first_steps.remove(starting)
         self.turn = TURN
 
     def launch(self, handle: Threadlet[Any]) -> None:
@@ -223,8 +228,8 @@ class Home(Deliveries):
         cell = token.cell
         try:
             cell.append(started)
-            if token.unseen:
-                token.spares.rouse()
+            if started > token.covered:
+                token.spares.rouse(started)
             value = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
         except BaseException as error:
             failure = error
@@ -361,9 +366,12 @@ class Home(Deliveries):
     def current(self, task: asyncio.Task[Any] | None) -> Threadlet[Any] | None:
         """Return the threadlet whose coroutine this task drives."""
         handle = None if task is None else self._suspended.get(task)
-        if handle is None and task is not None and self._starting is not None:
+        if handle is None and task is not None and (self._starting is not None or self._first_steps):
             # In its first step, when its task is still being made; or in that of a task which it has started eagerly.
-            handle = self._starting if self._starting._task is coroutine_of(task) else None
+            coroutine = coroutine_of(task)
+            for starting in (self._starting, *self._first_steps):
+                if starting is not None and starting._task is coroutine:
+                    handle = starting
         return handle
 
     def _end_task(self, handle: Threadlet[Any], task: asyncio.Task[Any]) -> None:

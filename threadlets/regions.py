@@ -59,9 +59,10 @@ class blocking:
         self.cell = cell = token.cell
         token.region = self
         set_running_loop(None)
-        cell.append(monotonic_ns())
-        if token.unseen:
-            token.spares.rouse()
+        now = monotonic_ns()
+        cell.append(now)
+        if now > token.covered:
+            token.spares.rouse(now)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -179,8 +180,9 @@ def call_async(function: Callable[..., Coroutine[Any, Any, T]], /, *args: Any) -
         loop, taken = region[0].driver.loop, region[2]
     errand = _Errand(loop, function, args)
     before = errand.context.copy()
-    if taken is not None:
+    if region is not None and taken is not None:
         taken.awaits = True
+        region[0].nudge()
     try:
         loop.call_soon_threadsafe(errand.start)
         errand.wait()

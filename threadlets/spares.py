@@ -3,44 +3,47 @@
 Why: the thread that finds a loop stalled should be the one that goes on with it: each further thread that has a part in
 a takeover costs a switch, 50 us or more. So the sentinel becomes the driver, and another spare becomes the sentinel.
 
-Spares wait on a bench, and the last to come is the first to go; one that has not been needed for a while ends. The
-sentinel is on its way to the bench, too, once no region has been opened for a while: an idle program is not woken. The
-first region after each look of the sentinel resets ``unseen``, and calls ``rouse()`` for that.
+How the sentinel watches: it waits for an alarm. Whoever opens a region later than ``covered`` sets the alarm anew, by a
+little more than the threshold, so that regions within the next ``SLACK`` need not. As long as regions are opened and
+closed the alarm is put off, and wakes nobody. It goes off if a region lasts, or if none has been opened for a while.
 
-The race, between a sentinel that goes to sleep and a driver that opens a region:
+The race, between a sentinel whose alarm has gone off and a driver that opens a region:
 
-    sentinel: looks, finds nothing              driver: appends its mark to the cell
-    sentinel: unseen = True                     driver: reads unseen
-    sentinel: sentinel = None                   driver: unseen = False
-    sentinel: is on the bench, reads unseen     driver: reads sentinel
-1. The driver reads ``sentinel`` as None: it posts one, this one or another.
-2. It reads it before that was written: then ``unseen`` is False when the sentinel reads it, and it stays awake.
-3. It reads ``unseen`` before the sentinel has written it: then its mark is in the cell that the sentinel reads after
-   that (``test_region_opened_while_the_sentinel_goes_to_sleep``).
-Two sentinels may result; the one that is not on record goes to the bench at its next look.
+    sentinel: covered = 0                       driver: appends its mark to the cell
+    sentinel: reads the cell                    driver: reads covered
+1. The sentinel does not see the mark: then the driver sees that nothing is covered, and sets the alarm.
+2. The driver reads the old ``covered``: then its mark is in the cell that the sentinel reads
+   (``test_region_opened_while_the_alarm_goes_off``).
 
-Assumes: ``list.append``, ``list.pop`` and ``list.remove`` are atomic.
+Spares wait on a bench, and the last to come is the first to go. Spares, and a sentinel, that have not been needed for
+a while end. When the sentinel leaves its post it is the same race, with ``sentinel = None`` and ``covered``. Two may
+result; the one that is not on record goes to the bench when it is woken.
+
+Assumes: ``list.append``, ``list.pop`` and ``list.remove`` are atomic, and threads see each other's writes in order (the
+interpreter lock, or what a free-threaded build puts in its place).
 """
 
 from __future__ import annotations
 
 import threading
-from time import monotonic_ns, sleep
+from time import monotonic_ns
 from typing import Protocol
 
+from .alarms import KernelAlarm, SleepingAlarm, make_alarm
 from .thresholds import Threshold
 
-__all__ = ["Spares", "Watched"]
+__all__ = ["NEVER", "Spares", "Watched"]
 
 IDLE_SECONDS = 10.0  # arbitrary: as long as a worker thread stays
-QUIET = 40  # looks without any region between them, after which the sentinel sleeps; arbitrary: about 100 ms
+SLACK = 500_000  # ns; arbitrary: to set the alarm costs 1 us, so that is 0.2 % of the time
+NEVER = 1 << 62  # ns; later than any time
 
 
 class Watched(Protocol):
     """What spares watch, and run: a run token. Thread: a spare, for both methods."""
 
     cell: list[int]  # when the open region was opened, in nanoseconds, if there is one
-    unseen: bool  # no region was opened since the sentinel has looked
+    covered: int  # until when a region may be opened so that the alarm, as it is set, will go off in time
     threshold: Threshold
 
     def take(self, cell: list[int]) -> bool:
@@ -71,13 +74,19 @@ class Spares:
         self.forget()
 
     def forget(self) -> None:
-        """Know no threads: there are none yet, or not in this process."""
+        """Know no threads and no alarm: there are none yet, or they are the parent process's."""
         self._bench: list[Spare] = []
         self._sentinel: Spare | None = None
+        self._alarm: KernelAlarm | SleepingAlarm | None = None
 
-    def rouse(self) -> None:
-        """Let the sentinel know that regions are opened."""
-        self._watched.unseen = False
+    def rouse(self, now: int) -> None:
+        """Set the alarm for a region that was opened now, in nanoseconds, and is not covered."""
+        watched = self._watched
+        alarm = self._alarm
+        if alarm is None:
+            alarm = self._alarm = make_alarm()
+        watched.covered = covered = now + SLACK if watched.covered else now  # the first one is watched precisely
+        alarm.set(covered + watched.threshold.after)
         if self._sentinel is None:
             self.post(drives=False)
 
@@ -94,7 +103,7 @@ class Spares:
             except RuntimeError:  # no further thread can be started: the next region, or the next driver, tries again
                 if not drives:
                     self._sentinel = None
-                    self._watched.unseen = True
+                    self._watched.covered = 0
                 return False
         else:
             spare.drives = drives
@@ -108,6 +117,8 @@ class Spares:
         self._closed = True
         while self._bench:
             self._bench.pop().gate.release()
+        if self._alarm is not None:
+            self._alarm.set(1)
 
     def _serve(self, spare: Spare) -> None:
         """Watch, drive, and wait for more of it: the life of one thread. Thread: a spare."""
@@ -122,32 +133,33 @@ class Spares:
                 return
 
     def _watch(self, spare: Spare) -> bool:
-        """Look at the open region now and then; True if it was taken. Thread: the sentinel."""
-        watched, threshold = self._watched, self._watched.threshold
-        quiet = 0
-        pause = threshold.after
+        """Wait until a region is too old; True if it was taken. Thread: the sentinel."""
+        watched, threshold, alarm = self._watched, self._watched.threshold, self._alarm
+        assert alarm is not None
         while True:
-            due = monotonic_ns() + pause
-            sleep(pause / 1e9)
+            rang = alarm.wait(IDLE_SECONDS)
             if self._closed or self._sentinel is not spare:
+                alarm.set(1)  # it was meant for somebody else
                 return False
             now = monotonic_ns()
-            threshold.looked(now - due)
-            pause = threshold.pause
+            covered, watched.covered = watched.covered, 0
+            if covered and rang:
+                threshold.looked(now - covered - threshold.after)
             cell = watched.cell
             for since in cell:  # none or one; cell[0] could fail
                 wait = since + threshold.after - now
                 if wait > 0:
-                    pause = wait
+                    alarm.set(now + wait)
                 elif watched.take(cell):
                     self._sentinel = None
                     self.post(drives=False)
                     return True
-            quiet = quiet + 1 if watched.unseen else 0
-            watched.unseen = True
-            if quiet > QUIET and not watched.cell:
+            if not rang and not covered:
                 self._sentinel = None
-                return False
+                if watched.covered:  # somebody has just opened a region, and believed it to be watched
+                    self._sentinel = spare
+                else:
+                    return False
 
     def _rest(self, spare: Spare) -> bool:
         """Wait on the bench to be posted again; False if this was in vain. Thread: a spare.
@@ -156,15 +168,7 @@ class Spares:
         for that.
         """
         self._bench.append(spare)
-        if self._closed or (self._sentinel is None and not self._watched.unseen):
-            try:
-                self._bench.remove(spare)
-            except ValueError:
-                pass  # posted just now
-            else:
-                self._sentinel = spare
-                return not self._closed
-        if not spare.gate.acquire(timeout=IDLE_SECONDS):
+        if self._closed or not spare.gate.acquire(timeout=IDLE_SECONDS):
             try:
                 self._bench.remove(spare)
                 return False

@@ -8,7 +8,7 @@ How: the right to run the loop is one value, the *run token*, and the thread tha
 
 1. Synchronous code that may block opens a region: it hides the running loop, so that the code sees what it would see
    in a worker thread, and puts a mark into ``cell``, a list that holds one mark at most.
-2. The *sentinel*, a *spare* thread, looks at the cell now and then. If the mark is old enough, it takes it out:
+2. The *sentinel*, a *spare* thread, is woken when the mark may be old enough; if it is, it takes it out:
    ``list.pop`` is the compare-and-swap. Whoever gets the mark has the token: the sentinel, or the blocked thread, when
    its call returns. The other one gets an IndexError.
 3. A sentinel that has won leaves the blocked task, puts a new cell in place, posts another sentinel, and runs rounds of
@@ -36,6 +36,8 @@ Invariants:
 Assumes: operations of ``list`` and ``deque`` are atomic (the interpreter lock, or the locks that a free-threaded build
 puts in its place). ``asyncio.tasks._enter_task`` and ``_leave_task``, which third-party event loops use too. (Since
 3.14 the current task belongs to its thread: there is nothing to leave, and ``current_task`` finds none.)
+
+Over 400 lines: one value, and all that may become of it, is read better in one place.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ from .asides import Aside, Errand
 from .claims import Claim, Taken
 from .drivers import Driver
 from .snapshots import TakeoverStatistics
-from .spares import Spares
+from .spares import NEVER, Spares
 from .tallies import Tally
 from .thresholds import LEAST, Threshold
 
@@ -68,9 +70,9 @@ logger = logging.getLogger("threadlets")
 CASES = {
     "in a task": "taken",
     "in a plain callback": "taken",
-    "in the callback of a timer": "taken",
+    "in the callback of a timer": "taken",  # on uvloop: "stalls", it calls them itself
     "in the callback of a file descriptor": "stalls",  # the descriptor would be reported as ready again and again
-    "in a protocol's method": "stalls",  # the same
+    "in a protocol's method": "stalls",  # the next one must not be called before it has returned
     "in another region": "free",  # that is the one which is watched
     "on a worker": "free",
     "on no loop": "free",
@@ -87,7 +89,7 @@ class RunToken:
 
     Attributes:
         cell: The mark of the open region, if there is one: when it was opened, in nanoseconds.
-        unseen: No region was opened since the sentinel has looked: whoever opens one is to call ``spares.rouse()``.
+        covered: Until when a region is sure to be watched; who opens one later is to call ``spares.rouse(now)``.
         thread: Who holds the token.
         home: Who called ``run_forever``.
         current: The callback that is being run.
@@ -96,7 +98,7 @@ class RunToken:
         away: Regions that were taken, by the identity of their cells.
         aside: Callbacks that have to wait until somebody comes back.
         home_awaits: The task that home waits for in ``call_async``.
-        on_leave: Called when a region is taken; returns what is to be called when its thread is back.
+        on_leave: Called with the thread whose region is taken; returns what is to be called when that is back.
     """
 
     def __init__(self, driver: Driver, threshold: float | None = None) -> None:
@@ -104,7 +106,7 @@ class RunToken:
         self.enabled = threshold != float("inf")
         self.threshold = Threshold(int(threshold * 1e9) if threshold is not None and self.enabled else None)
         self.cell: list[int] = []
-        self.unseen = self.enabled
+        self.covered = 0 if self.enabled else NEVER
         self.thread = self.home = 0
         self.current: Any = None
         self.region: Any = None
@@ -112,7 +114,7 @@ class RunToken:
         self.away: dict[int, Taken] = {}
         self.aside = Aside()
         self.home_awaits: asyncio.Task[Any] | None = None
-        self.on_leave: Callable[[], Callable[[], None]] | None = None
+        self.on_leave: Callable[[int], Callable[[], None]] | None = None
         self.spares = Spares(self, f"threadlets-spare-{id(driver.loop):x}")
         self._arrived = threading.Event()  # a claim was queued
         self._carried: BaseException | None = None  # what a spare has for home to leave run_forever with
@@ -216,19 +218,22 @@ class RunToken:
             return False
         obstacle = self.driver.obstacle(self.current)
         self._leave(cell, since)
+        self.driver.disown()
         if obstacle is not None:
             # Since we asked, that region was closed, and another one opened in such a callback:
             #   sentinel: no obstacle                driver: closes the region, ends the callback
             #   sentinel: pops the mark of      <-   driver: opens a region in the callback of a descriptor
             # The mark cannot be put back. Its thread must come for the token, and nobody runs the loop until it does.
-            self._await_claim(False)
+            self._wait_for(lambda: self.claims)
         if self.claims:
             self.claims.popleft().grant()
             return False
         return True
 
     def give_up(self) -> None:
-        """Let another thread go on with the loop at once. Thread: one that is in a region; the token may be taken.
+        """Let another thread go on with the loop at once; this one is about to wait for it, in ``call_async``.
+
+        Thread: one that is in a region, which may have been taken.
 
         Raises:
             RuntimeError: If the loop cannot go on from here, or the system refuses to start a thread.
@@ -242,7 +247,7 @@ class RunToken:
         except IndexError:
             return  # taken just now
         if obstacle is None:
-            self._leave(cell, since)
+            self._leave(cell, since).awaits = True
             if self.claims:
                 self.claims.popleft().grant()
                 return
@@ -254,20 +259,25 @@ class RunToken:
         cell.append(since)
         raise RuntimeError(f"the event loop cannot go on while this call waits for it: {obstacle}")
 
-    def _leave(self, cell: list[int], since: int) -> None:
-        """Leave the region whose mark this thread has popped."""
-        taken = self.away[id(cell)] = Taken(
-            cell, since, self.thread, self.current, asyncio.current_task(self.driver.loop)
-        )
+    def _leave(self, cell: list[int], since: int) -> Taken:
+        """Leave the region whose mark this thread has popped; from then on the loop runs here."""
+        loop = self.driver.loop
+        taken = self.away[id(cell)] = Taken(cell, since, self.thread, self.current, asyncio.current_task(loop))
         if taken.task is not None:
-            _leave_task(self.driver.loop, taken.task)
-        if self.on_leave is not None:
-            taken.restore = self.on_leave()
+            _leave_task(loop, taken.task)
         self.cell = []
         taken.region, self.region = self.region, None
         self.current = None
+        if self.thread != threading.get_ident():
+            self._adopt()
+        try:
+            if self.on_leave is not None:
+                taken.restore = self.on_leave(taken.thread)
+            self._tally.took()
+        except Exception as error:  # the sentinel must not die with the token in its hands
+            loop.call_exception_handler({"message": "in a takeover of the event loop", "exception": error})
         self.threshold.took(taken.at)
-        self._tally.took()
+        return taken
 
     # ------------------------------------------------------------------------------------------ who has the token
 
@@ -283,9 +293,14 @@ class RunToken:
         """Run rounds of the loop until somebody claims the token. Thread: a spare that holds it."""
         self._adopt()
         while not self.claims:
-            if self.driver.stopping() and not self._await_claim(self._home_awaits()):
-                break
             try:
+                if self.driver.stopping():
+                    self._wait_for(lambda: self.claims or self._home_awaits())
+                    if self.claims:
+                        break
+                    if self.home_awaits is not None:
+                        self.home_awaits.cancel("the event loop is to stop")  # as asyncio.run does, once home is back
+                    self._arrived.wait(LEAST / 1e9)  # a loop that is to stop does not wait in its polls
                 self.driver.round()
             except BaseException as error:
                 self._carried = error
@@ -322,22 +337,28 @@ class RunToken:
 
         Those that wait for the loop, in ``call_async``, are like suspended tasks: they go on when it runs again.
         """
-        while not all(taken.awaits for taken in self.away.values()):
-            self._await_claim(False)
-            self.boundary()
+        while not self._all_await():
+            self._wait_for(lambda: self.claims or self._all_await())
+            if self.claims:
+                self.boundary()
+
+    def _all_await(self) -> bool:
+        return all(taken.awaits for taken in list(self.away.values()))
 
     def _home_awaits(self) -> bool:
-        return any(taken.awaits and taken.thread == self.home for taken in self.away.values())
+        return any(taken.awaits and taken.thread == self.home for taken in list(self.away.values()))
 
-    def _await_claim(self, shortly: bool) -> bool:
-        """Wait until somebody claims the token; say for whom, if it takes long. True: shortly, and nobody does."""
+    def nudge(self) -> None:
+        """Have whoever waits for a change look again. Thread: any."""
+        self._arrived.set()
+
+    def _wait_for(self, change: Callable[[], object]) -> None:
+        """Wait until somebody claims the token, or the like; say for whom, if it takes long."""
         patience = SAY_SECONDS
         while True:
             self._arrived.clear()
-            if self.claims:
-                return False
-            if shortly:
-                return not self._arrived.wait(LEAST / 1e9)
+            if change():
+                return
             if not self._arrived.wait(patience):
                 logger.warning("an event loop waits for %s", "; ".join(map(str, self.away.values())))
                 patience *= 2
@@ -383,7 +404,7 @@ class RunToken:
         self.away = {key: taken for key, taken in self.away.items() if taken.thread == me}
         _orphans.extend(taken.cell for taken in self.away.values())
         self.thread = self.home = me
-        self.unseen = self.enabled
+        self.covered = 0 if self.enabled else NEVER
 
 
 tokens: weakref.WeakSet[RunToken] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""How long a blocking call may hold an event loop before the loop is taken from it, and how often one looks.
+"""How long a blocking call may hold an event loop before the loop is taken from it.
 
 Why: a takeover costs two thread switches, and it is worth them only if the call lasts. As with skis that one may rent
 or buy, waiting for about as long as the takeover costs is never worse than twice the best choice (Karlin, Manasse,
@@ -7,8 +7,6 @@ how long a thread waits for the interpreter lock. Both are seen in how late the 
 
 The rule: a region is taken when it is ``after`` old. That is a millisecond, or what the sentinel is usually late, if
 that is more. When takeovers follow each other closely it is widened step by step, and narrowed again once they do not.
-A sentinel that finds no region to take looks less and less often, down to each ``RARELY``.
-
 Pure: times are arguments, in nanoseconds, and nothing here knows a clock.
 """
 
@@ -20,8 +18,6 @@ LEAST = 1_000_000  # ns; arbitrary: five times what a takeover costs (benchmarks
 MOST = 8_000_000  # ns; arbitrary: half of what one frame of a smooth animation may take
 CLOSE = 4_000_000  # ns; arbitrary: takeovers closer than this are too many: they would cost 5 % of the time
 WIDER, NARROWER = 1.25, 0.9  # arbitrary
-RARELY = 5_000_000  # ns; arbitrary: between looks where nothing blocks, benchmarks/takeover.py measures what they cost
-SLOWER = 1.05  # arbitrary: after a takeover, about 30 looks until they are rare again
 MEMORY = 1 / 16  # arbitrary: the weight of the last look in the average of how late they are
 
 
@@ -29,15 +25,14 @@ class Threshold:
     """The rule for one event loop.
 
     >>> rule = Threshold()
-    >>> rule.after, rule.pause
-    (1000000, 1000000)
+    >>> rule.after
+    1000000
 
     Attributes:
         after: How old a region must be to be taken, in nanoseconds.
-        pause: How long to wait until the next look if no region is open, in nanoseconds.
     """
 
-    __slots__ = ("_fixed", "_late", "_taken_at", "_widened", "after", "pause")
+    __slots__ = ("_fixed", "_late", "_taken_at", "_widened", "after")
 
     def __init__(self, fixed: int | None = None) -> None:
         self._fixed = fixed
@@ -45,15 +40,13 @@ class Threshold:
         self._widened = 1.0
         self._taken_at = -CLOSE
         self.after = LEAST if fixed is None else fixed
-        self.pause = LEAST
 
     def __repr__(self) -> str:
-        return f"<Threshold: taken after {self.after / 1e6:.2f} ms, looked at each {self.pause / 1e6:.2f} ms>"
+        return f"<Threshold: taken after {self.after / 1e6:.2f} ms>"
 
     def looked(self, late: int) -> None:
-        """Learn from a look that found nothing to take, ``late`` ns after it was due."""
+        """Learn from an alarm that came ``late`` ns after it was due."""
         self._late += (min(late, MOST) - self._late) * MEMORY
-        self.pause = min(RARELY, int(self.pause * SLOWER))
         self._set()
 
     def took(self, now: int) -> None:
@@ -63,7 +56,6 @@ class Threshold:
         else:
             self._widened = max(self._widened * NARROWER, 1.0)
         self._taken_at = now
-        self.pause = LEAST
         self._set()
 
     def _set(self) -> None:
@@ -72,4 +64,3 @@ class Threshold:
 
     def _check(self) -> None:
         assert self._fixed is not None or LEAST <= self.after <= MOST, "the threshold stays in its bounds"
-        assert LEAST <= self.pause <= RARELY, "looks are neither too frequent nor too rare"
