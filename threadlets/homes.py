@@ -21,6 +21,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextvars import Context
 from functools import partial
 from time import monotonic_ns
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .definitions import Definition
@@ -36,7 +37,7 @@ from .handles import (
     Threadlet,
 )
 from .lifecycles import State
-from .placements import TAKEOVER, TOLL, TURN
+from .placements import SWITCHES, TOLL, TURN
 from .spares import NEVER
 from .surroundings import changes, here
 from .syscalls import evidence, switches
@@ -61,15 +62,8 @@ NOTHING_SET = Context()
 EXITS = (KeyboardInterrupt, SystemExit)
 
 
-class _Unguarded:
-    """Stands for a run token where none is wanted: regions of it are never taken."""
-
-    def __init__(self) -> None:
-        self.cell: list[int] = []
-        self.covered = NEVER
-
-
-UNGUARDED = cast(RunToken, _Unguarded())
+# Stands for a run token where none is wanted: its regions are never taken.
+UNGUARDED = cast(RunToken, SimpleNamespace(cell=[], covered=NEVER))
 
 
 class Home(Deliveries):
@@ -223,7 +217,7 @@ class Home(Deliveries):
         outer = here.get(thread)
         here[thread] = handle
         token = (self.token if definition.guarded else None) or UNGUARDED
-        failure = None
+        failure = blocked = None
         set_running_loop(None)
         cell = token.cell
         try:
@@ -234,26 +228,30 @@ class Home(Deliveries):
         except BaseException as error:
             failure = error
         now = monotonic_ns()
-        spent = stall = now - started
+        spent = now - started
         try:
             cell.pop()
             set_running_loop(self.loop)
         except IndexError:
             definition.missed += 1
+            blocked = evidence(before)[0] is not False  # asked before it waits for the token
+            stall = spent
             try:
-                stall = token.come_back(cell) + TAKEOVER
+                stall = token.come_back(cell) + SWITCHES
             except BaseException as error:  # a signal handler's
                 failure = error
             now = monotonic_ns()
-            self.turn = stall  # what was cancelled meanwhile is told so by an await that lets the loop go round
+            self.turn = spent  # so that an await lets the loop go round, and tells who was cancelled meanwhile
         here[thread] = outer
-        self.turn -= stall + TOLL
+        self.turn -= spent + TOLL
         if now >= self.deadline:
             self.look_round(now)
         definition.in_place += 1
         definition.ns_in_place += spent
-        if spent > learner.limit:
-            violation = self._learn(definition, stall, before, now)
+        if blocked is not None:
+            learner.ran_in_place(stall, blocked, self.unawaited != 0, definition.in_place, self.budget, now)
+        elif spent > learner.limit:
+            violation = self._learn(definition, spent, before, now)
             failure = failure or violation
         self.unawaited = handle._arrived
         if failure is not None:
@@ -272,7 +270,7 @@ class Home(Deliveries):
     def _learn(
         self, definition: Definition[Any], spent: int, before: tuple[int, int] | None, now: int
     ) -> ContractViolation | None:
-        """Report that a call in place took the loop some time; return what is wrong where warnings are errors."""
+        """Report a slow call in place; return what is wrong with it where warnings are errors."""
         violation = None
         blocked, preempted = evidence(before)
         if self.debug and blocked and definition.contract.blocks == "never":

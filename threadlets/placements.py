@@ -28,7 +28,7 @@ Pure: times are arguments, in nanoseconds, and nothing here knows a clock.
 
 from __future__ import annotations
 
-__all__ = ["FAIR", "HOP", "TOLL", "TURN", "Fixed", "Learner", "StallBudget"]
+__all__ = ["FAIR", "HOP", "SWITCHES", "TAKEOVER", "TOLL", "TURN", "Fixed", "Learner", "StallBudget"]
 
 HOP = 100_000  # ns; what a call on a worker costs: benchmarks/calls.py measures 80-130 us, one at a time
 FAIR = 1_000_000  # ns; arbitrary: how long one callback of a well-behaved loop may compute
@@ -39,9 +39,10 @@ FAIR = 1_000_000  # ns; arbitrary: how long one callback of a well-behaved loop 
 TURN = 2_000_000  # ns; arbitrary: a round of the loop every 2 ms costs less than 1 %
 TOLL = 1_000  # ns; charged for each call of a plain function on top of its own time, measured: benchmarks/calls.py
 
-TAKEOVER = (
-    1_500_000  # ns; what a call that blocks in place costs a loop that changes hands, measured: benchmarks/takeover.py
-)
+# What a call that blocks in place costs a loop that changes hands: until it is taken over, and then two switches from
+# thread to thread; measured: benchmarks/takeover.py.
+SWITCHES = 250_000  # ns
+TAKEOVER = 1_250_000 + SWITCHES  # ns
 LONG = 20_000_000  # ns; arbitrary: several time slices of the scheduler and switch intervals of the interpreter
 WINDOW = 64  # calls; arbitrary: over which the expected stall is averaged
 DOUBTFUL = 2_000_000  # ns per call; arbitrary: doubts that weigh as much as a proof
