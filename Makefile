@@ -14,7 +14,7 @@ MODERN = import sys; sys.exit(sys.version_info < (3, 11))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # one pip at a time in an environment
-.PHONY: FORCE help demo test coverage lint format types wheel bench clean
+.PHONY: FORCE help demo test suites coverage lint format types wheel bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,10 @@ demo: $(VENV)/.has-demo ## show what threadlets does, on this machine
 
 test: $(VENV)/.has-test ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+suites: $(VENV)/.has-suites ## run CPython's tests of asyncio, and uvloop's own tests, on the loops that change hands
+	@$(BIN)/python tests/cpython_suite.py --compare $(ARGS)
+	@$(BIN)/python tests/uvloop_suite.py --compare $(ARGS)
 
 coverage: $(VENV)/.has-coverage ## run the tests and list the lines and branches they missed
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing $(ARGS)
