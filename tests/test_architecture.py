@@ -23,9 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LINES = {
     "words": "errors contracts outcomes snapshots events",
     "rules": "lifecycles queues throttles placements thresholds chains topology",
-    "machinery": "syscalls mailboxes workers alarms drivers asides claims spares tallies takeover loops cancellation locks tasks",
-    "doors": "files definitions surroundings regions handles deliveries homes maps selections scopes admissions pools entrypoints"
-    " telemetry monitor cli",
+    "machinery": "syscalls mailboxes workers alarms drivers asides claims spares tallies takeover loops"
+    " cancellation locks tasks",
+    "doors": "files definitions surroundings regions handles deliveries homes maps selections scopes admissions pools"
+    " entrypoints telemetry monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",
 }

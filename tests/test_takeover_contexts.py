@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
+from tests.support import eventually
 from tests.takeovers import Away, at_home, token_of
 from tests.workbench import Gate, until
 from threadlets import blocking
@@ -136,5 +137,43 @@ def test_other_threads_are_refused_in_debug_mode(hands: Run) -> None:
         gate.open()
         await task
         assert found.count("refused") == 3
+
+    hands(main)
+
+
+def test_what_was_aside_goes_in_front(hands: Run) -> None:
+    """When somebody comes back, what had to wait runs before what was asked for later."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+        order: list[str] = []
+
+        def let_go() -> None:
+            away.gate.open()
+            eventually(lambda: token_of(loop).claims)
+            loop.call_soon(order.append, "later")
+
+        away = Away(context)
+        async with away:
+            loop.call_soon(order.append, "shared 1", context=context)
+            loop.call_soon(order.append, "shared 2", context=context)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            let_go()
+        await until(lambda: len(order) == 3)
+        assert order == ["shared 1", "shared 2", "later"]
+
+    hands(main)
+
+
+def test_debug_mode_on_a_spare(hands: Run) -> None:
+    """In debug mode a coroutine that is made on a spare remembers where."""
+
+    async def main() -> None:
+        async with Away():
+            coroutine = asyncio.sleep(0)
+            assert (coroutine.cr_origin is not None) == hands.debug
+            coroutine.close()
 
     hands(main)

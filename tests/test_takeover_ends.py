@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import threading
 from typing import Any
 
@@ -223,6 +224,80 @@ def test_main_ends_while_a_region_waits_for_the_loop(hands: Run) -> None:
     assert order == ["cancelled"]
 
 
+def test_call_async_when_the_loop_is_to_stop_already(hands: Run) -> None:
+    """A region that was away when main ended, and only then calls back, is cancelled just so."""
+    order: list[str] = []
+
+    async def block() -> None:
+        with blocking():
+            eventually(lambda: stopping(loop))
+            try:
+                call_async(asyncio.sleep, 1)
+            except asyncio.CancelledError:
+                order.append("cancelled")
+
+    async def main() -> None:
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        tasks.append(asyncio.create_task(block()))
+        await asyncio.sleep(0)
+
+    loop: Any = None
+    tasks: list[asyncio.Task[None]] = []
+    hands(main)
+    assert order == ["cancelled"]
+
+
+class Alarm(Exception):
+    """Raised by a signal handler."""
+
+
+def test_signal_handler_raises_while_home_waits_for_the_token(loop: Any) -> None:
+    """What it raises comes out of run_forever once home has the token, and whoever had it has ended its step."""
+    order: list[str] = []
+
+    def handler(*_: object) -> None:
+        raised.set()
+        raise Alarm
+
+    async def block(gate: Gate, then: Gate) -> None:
+        with blocking():
+            gate()
+        then()  # no region: home waits for the end of this step
+        order.append("step")
+
+    def interrupt() -> None:
+        gates[3].wait_arrived()
+        signal.pthread_kill(main_thread, signal.SIGUSR1)
+        assert raised.wait(PATIENCE)
+        gates[3].open()
+
+    async def main() -> None:
+        gates[1].open()
+        tasks = [asyncio.create_task(block(*gates[:2])), asyncio.create_task(block(*gates[2:]))]
+        await asyncio.sleep(0)
+        gates[0].open()
+        await tasks[0]
+        thread.start()
+        gates[2].open()
+        await asyncio.wait(tasks)
+
+    raised, main_thread = threading.Event(), threading.get_ident()
+    gates = [Gate() for _ in range(4)]
+    thread = threading.Thread(target=interrupt)
+    before = signal.signal(signal.SIGUSR1, handler)
+    task = loop.create_task(main())
+    try:
+        with pytest.raises(Alarm):
+            loop.run_forever()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    thread.join()
+    assert order == ["step", "step"]
+    loop.run_until_complete(task)
+    token_of(loop)._check()
+
+
 def test_run_again_in_another_thread(loop: Any) -> None:
     """A loop may have another home in each run; the one that runs it now is it."""
 
@@ -292,40 +367,3 @@ def test_no_thread_can_be_started(loop: Any, monkeypatch: pytest.MonkeyPatch) ->
 
     loop.run_until_complete(main())
     assert loop.statistics().away == 0
-
-
-@pytest.mark.parametrize("taken", [False, True], ids=["in place", "taken"])
-def test_await_in_a_region(hands: Run, taken: bool) -> None:
-    """A mistaken await is an error at the end of the block, for its task alone; the loop goes on."""
-
-    async def main() -> None:
-        loop: Any = asyncio.get_running_loop()
-        for _ in range(2):
-            gate, steps, future = Gate(), [], loop.create_future()
-
-            async def mistake(gate: Gate = gate, future: Any = future, steps: list[Any] = steps) -> None:
-                with blocking():
-                    gate()
-                    await asyncio.sleep(0)
-                    await future
-                    steps.append(asyncio.get_running_loop() is loop and asyncio.current_task())
-
-            if not taken:
-                gate.open()
-            task = asyncio.create_task(mistake())
-            await asyncio.sleep(0)
-            gate.open()
-            loop.call_later(0.002, future.set_result, None)
-            with pytest.raises(RuntimeError, match="awaited inside of 'with blocking"):
-                await task
-            assert steps == [task]
-            await asyncio.sleep(0)
-            async with Away():
-                assert not at_home()
-            assert at_home()
-            token_of(loop)._check()
-
-    hands(main)
-    told = [each["message"] for each in hands.told()]
-    assert all("Leaving task" in each or "awaited inside" in each or "Exception in callback" in each for each in told)
-    assert told or not taken

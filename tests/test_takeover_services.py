@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import threading
 from typing import Any
 
@@ -130,3 +131,27 @@ def test_executor_and_threadsafe_calls(hands: Run) -> None:
         return 1
 
     hands(main)
+
+
+def test_order_among_callbacks_of_transports(run: Run) -> None:
+    """What a transport has asked for and what users ask for run in the order in which they were asked for."""
+
+    class Protocol(asyncio.Protocol):
+        def connection_lost(self, error: Exception | None) -> None:
+            order.append("lost")
+            asyncio.get_running_loop().call_soon(order.append, "after")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            transport, _ = await loop.create_unix_connection(Protocol, sock=ours)
+            loop.call_soon(order.append, "first")
+            transport.abort()
+            loop.call_soon(order.append, "second")
+            for _ in range(4):
+                await asyncio.sleep(0)
+
+    order: list[str] = []
+    run(main)
+    assert order == ["first", "lost", "second", "after"]

@@ -36,7 +36,7 @@ class Threshold:
 
     def __init__(self, fixed: int | None = None) -> None:
         self._fixed = fixed
-        self._late = 0.0  # the average overshoot of the sentinel's sleeps
+        self._late = 0.0  # how late the alarm is, on the average
         self._widened = 1.0
         self._taken_at = -CLOSE
         self.after = LEAST if fixed is None else fixed
