@@ -344,7 +344,7 @@ class EventLoop(uvloop.Loop):
                     _libuv().idle_stop(self._spin)
 
     def _run_all(self, token: RunToken, queue: deque[asyncio.Handle | int]) -> None:
-        own_end = self._own_run + len(self._own)
+        own_end, end = self._own_run + len(self._own), 0  # 0: none of uvloop's while some of ours are left
         debug = self.get_debug()
         cell = token.cell
         try:
@@ -374,9 +374,10 @@ class EventLoop(uvloop.Loop):
                         cell = token.cell
                 token.current = None
                 del handle
+            end = own_end
         finally:
             token.current = None
-            self._run_own(own_end)  # and uvloop writes what was to be written, and stops if it was stopped
+            self._run_own(end)  # and uvloop writes what was to be written, and stops if it was stopped
         if token.claims:
             token.boundary()
 
