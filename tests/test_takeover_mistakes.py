@@ -84,6 +84,14 @@ def test_sentinel_comes_too_late(hands: Run, question: int) -> None:
         loop: Any = asyncio.get_running_loop()
         token = token_of(loop)
         ended = loop.create_future()
+        take, tried = token.take, threading.Event()
+
+        def take_and_tell(cell: list[int]) -> bool:
+            taken: bool = take(cell)
+            tried.set()
+            return taken
+
+        token.take = take_and_tell
 
         async def mistake() -> None:
             hook = Hook(token, question)
@@ -95,7 +103,9 @@ def test_sentinel_comes_too_late(hands: Run, question: int) -> None:
                     await asyncio.sleep(0)
                     assert asyncio.get_running_loop() is loop
                     assert asyncio.current_task() is not None
-            hook.go.set()
+                    hook.go.set()
+                    assert tried.wait(PATIENCE)
+                    assert at_home()
             ended.set_result(None)
 
         task = asyncio.create_task(mistake())

@@ -17,18 +17,18 @@ HOUSE = os.path.dirname(__file__)
 
 
 class Claim:
-    """A thread's wish to have the token."""
+    """A thread's wish to have the token; ``granted`` once it has it."""
 
-    __slots__ = ("_gate", "_granted")
+    __slots__ = ("_gate", "granted")
 
     def __init__(self) -> None:
-        self._granted = False
+        self.granted = False
         self._gate = threading.Lock()
         self._gate.acquire()
 
     def grant(self) -> None:
         """Give the token to the thread that waits. Thread: any, once."""
-        self._granted = True
+        self.granted = True
         self._gate.release()
 
     def wait(self) -> BaseException | None:
@@ -36,7 +36,7 @@ class Claim:
         raised = None
         while True:
             try:
-                while not self._granted:
+                while not self.granted:
                     self._gate.acquire()
                 return raised
             except BaseException as error:  # Ctrl-C; but without the token there is nowhere to go

@@ -73,7 +73,10 @@ class blocking:
         try:
             mark = self.cell.pop()
         except IndexError:
-            token.come_back(self.cell)
+            try:
+                token.come_back(self.cell)
+            finally:  # a signal handler may have raised meanwhile
+                token.region = None
         else:
             if mark == FORFEITED:
                 raise RuntimeError(
@@ -81,7 +84,7 @@ class blocking:
                     "Await before or after it, or call async functions with threadlets.call_async(function, ...)"
                 )
             set_running_loop(token.driver.loop)
-        token.region = None
+            token.region = None
 
 
 class _Errand:

@@ -137,11 +137,7 @@ class RunToken:
         """
         raised = None
         if not any(orphan is cell for orphan in _orphans):
-            claim = Claim()
-            self.claims.append(claim)
-            self._arrived.set()
-            self.driver.wake()
-            raised = claim.wait()
+            raised = self._claim()
         taken = self._enter(cell)
         if taken.thread == self.home:
             self.home_awaits = None
@@ -150,6 +146,20 @@ class RunToken:
         if raised is not None:
             raise raised
         return taken.at - taken.since
+
+    def _claim(self) -> BaseException | None:
+        """Wait for the token, whatever signal handlers raise meanwhile; return the last of that."""
+        claim = Claim()
+        raised = None
+        while True:
+            try:
+                if not claim.granted and claim not in self.claims:
+                    self.claims.append(claim)
+                self._arrived.set()
+                self.driver.wake()
+                return claim.wait() or raised
+            except BaseException as error:  # claimed or not, there is no way but to wait
+                raised = error
 
     def _enter(self, cell: list[int]) -> Taken:
         """Go on where a region has been left."""
@@ -319,12 +329,19 @@ class RunToken:
         """
         if threading.get_ident() != self.home:
             return False
-        mine = Claim()
-        self.claims.append(mine)
-        self.current = None
-        self.driver.disown()
-        self.claims.popleft().grant()
-        raised = mine.wait()
+        mine, first, raised = Claim(), self.claims[0], None
+        while not first.granted:
+            try:
+                if mine not in self.claims:
+                    self.claims.append(mine)
+                self.current = None
+                self.driver.disown()
+                if self.claims[0] is first:
+                    self.claims.popleft()
+                first.grant()
+            except BaseException as error:  # see _claim
+                raised = error
+        raised = mine.wait() or raised
         self._adopt()
         self._put_back()
         if raised is not None:
