@@ -27,8 +27,8 @@ test: $(VENV)/.has-test ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
 suites: $(VENV)/.has-suites ## run CPython's tests of asyncio, and uvloop's own tests, on the loops that change hands
-	@$(BIN)/python tests/cpython_suite.py --compare $(ARGS)
-	@$(BIN)/python tests/uvloop_suite.py --compare $(ARGS)
+	@$(BIN)/python tests/cpython_suite.py $(ARGS)
+	@$(BIN)/python tests/uvloop_suite.py $(ARGS)
 
 coverage: $(VENV)/.has-coverage ## run the tests and list the lines and branches they missed
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing $(ARGS)
