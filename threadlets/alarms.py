@@ -3,7 +3,7 @@
 Why: a thread that looks now and then whether something takes too long needs the interpreter lock for each look. While
 it waits for the lock, each system call of the thread that has it wakes it in vain: to look once a millisecond cost busy
 event loops 12 to 27 % (benchmarks/takeover.py). An alarm that is put off before it goes off wakes nobody, and to put it
-off costs a microsecond.
+off costs a few microseconds.
 
 A timer of the kernel: timerfd on Linux, through libc, since Python has it only from 3.13 on. Elsewhere a thread sleeps
 and looks.

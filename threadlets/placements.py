@@ -42,7 +42,7 @@ TOLL = 1_000  # ns; charged for each call of a plain function on top of its own 
 # What a call that blocks in place costs a loop that changes hands: until it is taken over, and then two switches from
 # thread to thread; measured: benchmarks/takeover.py.
 SWITCHES = 250_000  # ns
-TAKEOVER = 1_250_000 + SWITCHES  # ns
+TAKEOVER = 2_000_000 + SWITCHES  # ns
 LONG = 20_000_000  # ns; arbitrary: several time slices of the scheduler and switch intervals of the interpreter
 WINDOW = 64  # calls; arbitrary: over which the expected stall is averaged
 DOUBTFUL = 2_000_000  # ns per call; arbitrary: doubts that weigh as much as a proof
