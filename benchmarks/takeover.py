@@ -44,7 +44,7 @@ PIECE = 0.020  # seconds of a blocking call that is taken over here
 APART = 0.1  # seconds between takeovers
 IDLE = 3.0  # seconds that an idle program is watched
 TURN = 0.25  # seconds of a busy program's turn
-STILL = 0.7  # seconds; longer than the sentinel watches on when no region is opened
+STILL = 0.7  # seconds; longer than an alarm stays set
 
 
 def measure(loop: str, effort: Effort) -> list[Comparison]:
@@ -199,8 +199,8 @@ async def _takeovers(effort: Effort) -> list[Comparison]:
             "after a quiet time",
             stalls,
             unit="ms",
-            note=f"Calls of {PIECE * 1e3:.0f} ms on an idle loop. After a quiet time the sentinel is asleep; "
-            f"among regions it is awake, and looks rarely.",
+            note=f"Calls of {PIECE * 1e3:.0f} ms on an idle loop. After a quiet time the alarm is set for "
+            f"the region itself; among regions it is put off a few milliseconds at a time.",
         ),
         Comparison(
             "from a blocking call's end until its task goes on",

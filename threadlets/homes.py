@@ -217,7 +217,7 @@ class Home(Deliveries):
         outer = here.get(thread)
         here[thread] = handle
         token = (self.token if definition.guarded else None) or UNGUARDED
-        failure = blocked = None
+        failure = stall = None
         set_running_loop(None)
         cell = token.cell
         try:
@@ -234,7 +234,7 @@ class Home(Deliveries):
             set_running_loop(self.loop)
         except IndexError:
             definition.missed += 1
-            blocked = evidence(before)[0] is not False  # asked before it waits for the token
+            blocked = evidence(before)[0]  # asked before it waits for the token
             stall = spent
             try:
                 stall = token.come_back(cell) + SWITCHES
@@ -248,7 +248,7 @@ class Home(Deliveries):
             self.look_round(now)
         definition.in_place += 1
         definition.ns_in_place += spent
-        if blocked is not None:
+        if stall is not None:
             learner.ran_in_place(stall, blocked, self.unawaited != 0, definition.in_place, self.budget, now)
         elif spent > learner.limit:
             violation = self._learn(definition, spent, before, now)
