@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
-from tests.conftest import Run
+import pytest
+
+from tests.conftest import Run, factory_of
 from tests.workbench import PATIENCE
-from threadlets import threadlet
+from threadlets import blocking, threadlet
 from threadlets.placements import SWITCHES, TAKEOVER, Fixed, Learner
 
 
@@ -99,3 +102,29 @@ def test_fan_out_leaves_at_the_first_miss(hands: Run) -> None:
         assert wait.statistics().placement == "worker"
 
     hands(main)
+
+
+@pytest.mark.parametrize("kind", ["hands", "uvhands"])
+def test_switched_off(kind: str) -> None:
+    """With takeovers off it is a loop like others: an entrypoint starts on workers, and a region is only a block."""
+
+    @threadlet
+    def where() -> int:
+        return threading.get_ident()
+
+    async def main() -> None:
+        with blocking():
+            assert where().result() == threading.get_ident()
+        assert await where() != threading.get_ident()
+        assert asyncio.get_running_loop().statistics().takeovers == 0  # type: ignore[attr-defined]
+
+    with asyncio.Runner(loop_factory=partial(factory_of(kind), threshold=float("inf"))) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("threshold", [0, -1, float("nan")])
+@pytest.mark.parametrize("kind", ["hands", "uvhands"])
+def test_bad_threshold(kind: str, threshold: float) -> None:
+    """A threshold that is none is refused at once, and leaves nothing behind."""
+    with pytest.raises(ValueError, match="expected seconds"):
+        factory_of(kind)(threshold=threshold)  # type: ignore[call-arg]

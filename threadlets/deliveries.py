@@ -37,11 +37,12 @@ Letter = tuple[Threadlet[Any], State, Any, "list[tuple[ContextVar[Any], Any]] | 
 class Deliveries:
     """What one event loop sends to workers, and gets back. Thread: loop, unless a method says otherwise."""
 
-    __slots__ = ("budget", "loop", "mailbox", "token")
+    __slots__ = ("budget", "changes_hands", "loop", "mailbox", "token")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.token: RunToken | None = getattr(loop, "_threadlets_token", None)
+        self.changes_hands = self.token is not None and self.token.enabled
         self.budget = StallBudget(monotonic_ns())
         self.mailbox: Mailbox[Letter] = Mailbox(loop, self._deliver)
 
@@ -96,7 +97,7 @@ class Deliveries:
             definition.on_workers += 1
             definition.ns_on_workers += spent
             if definition.learner.learns:
-                cost = spent if self.token is None else min(spent, TAKEOVER)
+                cost = min(spent, TAKEOVER) if self.changes_hands else spent
                 definition.learner.ran_on_worker(spent, blocked, definition.in_place, solvent, cost)
             try:
                 if handle._marks & ABANDONED:

@@ -201,7 +201,7 @@ class Home(Deliveries):
 
     def in_place(self, definition: Definition[Any]) -> bool:
         """Say whether a plain function is to run in place, where that is not known yet or known not to be good."""
-        return definition.learner.in_place or (self.token is not None and definition.learner.trust())
+        return definition.learner.in_place or (self.changes_hands and definition.learner.trust())
 
     def run_in_place(
         self, handle: Threadlet[T], args: tuple[Any, ...], kwargs: dict[str, Any] | None, started: int

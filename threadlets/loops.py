@@ -160,6 +160,7 @@ class EventLoop(SelectorEventLoop):
     """
 
     _threadlets_token: RunToken | None
+    _closed = True  # there is nothing to close yet, if an argument is wrong
 
     def __init__(
         self,
