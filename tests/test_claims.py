@@ -66,7 +66,7 @@ def test_signal_handler_raises_when_the_lock_is_ours() -> None:
     error = Alarm()
 
     def granted_and_raised() -> None:
-        claim._granted = True
+        claim.granted = True
         raise error
 
     claim._gate = Gate(granted_and_raised)  # type: ignore[assignment]
