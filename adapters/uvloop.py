@@ -43,8 +43,7 @@ from contextvars import Context
 from importlib.metadata import version
 from typing import Any, TypeVarTuple
 
-from threadlets.loops import at_home, check_home, check_threshold, in_protocol, is_excused, run_timed
-from threadlets.snapshots import TakeoverStatistics
+from threadlets.loops import ChangesHands, check_threshold, in_protocol, is_excused, run_timed
 from threadlets.takeover import RunToken
 
 try:
@@ -155,7 +154,7 @@ class _Driver:
         _libuv().run(self._address, RUN_ONCE)
 
 
-class EventLoop(uvloop.Loop):
+class EventLoop(ChangesHands, uvloop.Loop):  # type: ignore[misc]  # its stub is at odds with typeshed's
     """uvloop's event loop, which another thread goes on with while a call in a region blocks.
 
     Args:
@@ -167,6 +166,7 @@ class EventLoop(uvloop.Loop):
     """
 
     _closed: bool  # uvloop's
+    _threadlets_token: RunToken
 
     def __init__(self, *, threshold: float | None = None, main_at_home: bool = False) -> None:
         check_threshold(threshold)
@@ -203,10 +203,6 @@ class EventLoop(uvloop.Loop):
         self._main_at_home = main_at_home
         self._driver = _Driver(self, address, self._queue)
         self._threadlets_token = RunToken(self._driver, threshold)
-
-    def statistics(self) -> TakeoverStatistics:
-        """Return what takeovers there were so far. Thread: any."""
-        return self._threadlets_token.statistics()
 
     # ------------------------------------------------------------------------------------------ asking for a call
 
@@ -262,16 +258,6 @@ class EventLoop(uvloop.Loop):
             return _without_us(NATIVE.TimerHandle(self, callback, args, round(delay * 1000), None))
         return _without_us(super().call_later(delay, callback, *args))
 
-    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
-        """Add a handler for a signal. Thread: home."""
-        check_home(self._threadlets_token)
-        super().add_signal_handler(sig, callback, *args)
-
-    def remove_signal_handler(self, sig: int) -> bool:
-        """Remove a handler for a signal. Thread: home."""
-        check_home(self._threadlets_token)
-        return super().remove_signal_handler(sig)
-
     def _run_timer(self, handle: asyncio.Handle) -> None:
         token = self._threadlets_token
         if not token.away or token.keeps(handle):
@@ -301,11 +287,6 @@ class EventLoop(uvloop.Loop):
             self._raised = None
             token.finish()
             driver.disown()
-
-    def run_until_complete(self, future: Any) -> Any:
-        """Run until a future is done."""
-        with at_home(self._threadlets_token, future if self._main_at_home else None):
-            return super().run_until_complete(future)
 
     def stop(self) -> None:
         """Stop running the loop."""

@@ -145,7 +145,33 @@ class _Driver:
         loop._timer_cancelled_count = 0
 
 
-class EventLoop(SelectorEventLoop):
+class ChangesHands:
+    """What the loops that change hands have in common, in front of the loop that they are made from."""
+
+    _threadlets_token: RunToken | None
+    _main_at_home: bool
+
+    def statistics(self) -> TakeoverStatistics:
+        """Return what takeovers there were so far. Thread: any."""
+        return statistics_of(self._threadlets_token)
+
+    def run_until_complete(self, future: Any) -> Any:
+        """Run until a future is done."""
+        with at_home(self._threadlets_token, future if self._main_at_home else None):
+            return super().run_until_complete(future)  # type: ignore[misc]
+
+    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        """Add a handler for a signal. Thread: home."""
+        check_home(self._threadlets_token)
+        super().add_signal_handler(sig, callback, *args)  # type: ignore[misc]
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Remove a handler for a signal. Thread: home."""
+        check_home(self._threadlets_token)
+        return super().remove_signal_handler(sig)  # type: ignore[misc, no-any-return]
+
+
+class EventLoop(ChangesHands, SelectorEventLoop):
     """asyncio's event loop, which another thread goes on with while a call in a region blocks.
 
     Regions are opened by ``with blocking():``, and by threadlets that run in place. Use it where a loop is asked for:
@@ -159,7 +185,6 @@ class EventLoop(SelectorEventLoop):
             another task blocks it: servers set signal handlers in it, which only the main thread may.
     """
 
-    _threadlets_token: RunToken | None
     _closed = True  # there is nothing to close yet, if an argument is wrong
 
     def __init__(
@@ -185,21 +210,12 @@ class EventLoop(SelectorEventLoop):
             self._driver = _Driver(self)
             self._threadlets_token = RunToken(self._driver, threshold)
 
-    def statistics(self) -> TakeoverStatistics:
-        """Return what takeovers there were so far. Thread: any."""
-        return statistics_of(self._threadlets_token)
-
     def run_forever(self) -> None:
         """Run until ``stop()``; as asyncio's. Before it returns, it waits for calls that block, and lets them end."""
         token = self._threadlets_token
         if token is not None and not self.is_running():
             token.begin()
         super().run_forever()
-
-    def run_until_complete(self, future: Any) -> Any:
-        """Run until a future is done; as asyncio's."""
-        with at_home(self._threadlets_token, future if self._main_at_home else None):
-            return super().run_until_complete(future)
 
     def _run_once(self) -> None:
         token = self._threadlets_token
@@ -219,16 +235,6 @@ class EventLoop(SelectorEventLoop):
         super().close()
         if self._threadlets_token is not None:
             self._threadlets_token.spares.close()
-
-    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
-        """Add a handler for a signal; as asyncio's. Thread: home."""
-        check_home(self._threadlets_token)
-        super().add_signal_handler(sig, callback, *args)
-
-    def remove_signal_handler(self, sig: int) -> bool:
-        """Remove a handler for a signal; as asyncio's. Thread: home."""
-        check_home(self._threadlets_token)
-        return super().remove_signal_handler(sig)
 
     def _check_thread(self) -> None:
         if not is_excused():

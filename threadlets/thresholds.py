@@ -7,6 +7,7 @@ how long a thread waits for the interpreter lock. Both are seen in how late the 
 
 The rule: a region is taken when it is ``after`` old. That is a millisecond, or what the sentinel is usually late, if
 that is more. When takeovers follow each other closely it is widened step by step, and narrowed again once they do not.
+
 Pure: times are arguments, in nanoseconds, and nothing here knows a clock.
 """
 
