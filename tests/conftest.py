@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import signal
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -57,6 +58,12 @@ class Run:
             return await main
         finally:
             alarm.cancel()
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard, here and in the programs that tests start: a shell's background does not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

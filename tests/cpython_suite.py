@@ -98,6 +98,7 @@ def tests_of(suite: Any) -> list[unittest.TestCase]:
 def run_child(replace: Callable[[Any, str, Report], None]) -> int:
     """Be the process of one module: read the orders, run its tests, and write down what happens."""
     order = json.load(sys.stdin)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in its background without it
 
     def report(**facts: Any) -> None:
         with open(order["report"], "a") as file:
