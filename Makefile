@@ -14,7 +14,7 @@ MODERN = import sys; sys.exit(sys.version_info < (3, 11))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # one pip at a time in an environment
-.PHONY: FORCE help demo test suites coverage lint format types wheel bench clean
+.PHONY: FORCE help demo crawler tenants test suites coverage lint format types wheel bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -22,6 +22,12 @@ help: ## list the targets
 
 demo: $(VENV)/.has-demo ## show what threadlets does, on this machine
 	@$(BIN)/python examples/demo.py $(ARGS)
+
+crawler: $(VENV)/.has-uvloop ## crawl a site politely, with keys to steer it
+	@$(BIN)/python examples/crawler.py $(ARGS)
+
+tenants: $(VENV)/.has-uvloop ## show fair share: the same work with and without it
+	@$(BIN)/python examples/tenants.py $(ARGS)
 
 test: $(VENV)/.has-test ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
@@ -52,7 +58,7 @@ bench: $(VENV)/.has-bench ## measure threadlets beside its alternatives
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove what make has made, environments too
-	rm -rf $(VENV) .venv-3.* .nox dist demo.svg .coverage .coverage.* htmlcov
+	rm -rf $(VENV) .venv-3.* .nox dist demo.svg tenants.svg .coverage .coverage.* htmlcov
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find adapters benchmarks examples tests threadlets -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -15,10 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from . import pool
 from .harness import LOOPS, Comparison, Effort, environment, has, run_on
 from .tables import headline, rows, show, verdicts
 
-BENCHMARKS = ("calls", "coroutines", "workers", "memory", "takeover")
+BENCHMARKS = ("calls", "coroutines", "workers", "memory", "pool", "takeover")
+ONE_LOOP = ("memory", "pool")  # what waits is not in the loop
 
 
 def main() -> int:
@@ -31,7 +33,7 @@ def main() -> int:
     print("Ratios are medians over rounds in which all contenders took turns; times are for orientation.")
     began, found, broken = time.monotonic(), [], 0
     for name in options.names or BENCHMARKS:
-        for loop in options.loop or (LOOPS[:1] if name == "memory" else LOOPS):  # what waits is not in the loop
+        for loop in options.loop or (LOOPS[:1] if name in ONE_LOOP else LOOPS):
             if loop == "uvloop" and not has("uvloop"):
                 print(f"\n{name} on uvloop is left out: uvloop is not installed")
                 continue
@@ -40,7 +42,9 @@ def main() -> int:
                 print(f"\n{name} on {loop} could not be measured: see above", file=sys.stderr)
                 broken += 1
                 continue
-            show(loop, comparisons)
+            (pool.show if name == "pool" else show)(loop, comparisons)
+            if name == "pool" and options.plot is not None:
+                pool.plot(options.plot, headline(around), comparisons)
             found.append((name, loop, comparisons))
     met, missed = verdicts([comparison for _, _, comparisons in found for comparison in comparisons])
     print(f"\n{met} budgets met, {missed} missed, in {time.monotonic() - began:.0f} s")
@@ -53,9 +57,12 @@ def _options() -> argparse.Namespace:
     about = "Measure threadlets beside its alternatives."
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=about)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)}; all by default")
-    parser.add_argument("--loop", choices=LOOPS, action="append", help="on this kind of loop alone; memory: asyncio")
+    parser.add_argument(
+        "--loop", choices=LOOPS, action="append", help="on this kind of loop alone; memory, pool: asyncio"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there, too")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="pool: draw what it has measured, as SVG")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)  # measure here, write the samples to this file
     options = parser.parse_args()
     for name in options.names:
@@ -83,8 +90,9 @@ def _be_child(options: argparse.Namespace) -> int:
 def _measure(name: str, loop: str, effort: Effort) -> list[Comparison]:
     from . import calls, coroutines, memory, takeover, workers
 
-    if name in ("memory", "takeover"):  # these choose their loops themselves
-        return {"memory": memory.measure, "takeover": takeover.measure}[name](loop, effort)
+    by_themselves = {"memory": memory.measure, "pool": pool.measure, "takeover": takeover.measure}
+    if name in by_themselves:  # these choose their loops themselves
+        return by_themselves[name](loop, effort)
     on_loop = {"calls": calls.measure, "coroutines": coroutines.measure, "workers": workers.measure}
     return run_on(loop, on_loop[name](effort))
 

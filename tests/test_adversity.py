@@ -87,7 +87,7 @@ def test_a_throttle_serves_one_loop_after_the_other() -> None:
     async def main() -> None:
         pool = Pool(throttle)
         assert await pool.start(int) == 0
-        throttle.take()  # by something that ends only when the loop is closed
+        throttle.take(None, 0)  # by something that ends only when the loop is closed
 
     asyncio.run(main())
     asyncio.run(main())

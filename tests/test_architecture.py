@@ -22,11 +22,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # The house, ground floor first. A module may import those of earlier lines.
 LINES = {
     "words": "errors contracts outcomes snapshots events",
-    "rules": "lifecycles queues throttles placements thresholds chains topology",
+    "rules": "lifecycles queues lanes throttles shares limits histograms placements thresholds chains topology",
     "machinery": "syscalls mailboxes workers alarms drivers asides claims spares tallies takeover loops"
     " cancellation locks tasks",
-    "doors": "files definitions surroundings regions handles deliveries homes maps selections scopes admissions pools"
-    " entrypoints telemetry monitor cli",
+    "doors": "files definitions surroundings waits lendings regions expiries futures handles deliveries homes progress"
+    " selections scopes ledgers turns overflows admissions sharings maps starts pools entrypoints telemetry"
+    " monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",
 }
@@ -45,6 +46,7 @@ ALONG |= {
 }
 ALONG |= {("takeover", earlier) for earlier in ("asides", "claims", "drivers", "spares", "tallies")}
 ALONG |= {("tallies", "claims"), ("spares", "alarms")}
+ALONG |= {("lanes", "queues"), ("shares", "throttles"), ("limits", "throttles")}
 ALONG |= {(door, earlier) for place, door in enumerate(DOORS) for earlier in DOORS[:place]}
 
 # Imports against the order, for a reason: a command may need an adapter (the screen of `top`), and the version.

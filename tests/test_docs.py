@@ -14,7 +14,7 @@ import threadlets
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "docs" / "semantics.md", ROOT / "docs" / "takeover.md"]
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 MODULES = ["threadlets", *sorted(f"threadlets.{found.name}" for found in pkgutil.iter_modules(threadlets.__path__))]
 MODULES = [name for name in MODULES if name not in ("threadlets.adapters", "threadlets.__main__")]

@@ -375,3 +375,22 @@ def test_work_that_was_there_before_the_scope_is_waited_for(run: Run) -> None:
         assert handle.done()
 
     run(main)
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+@pytest.mark.parametrize("where", FAILURES)
+def test_done_callbacks_may_retrieve_what_failed_last(run: Run, where: str, limit: int | None) -> None:
+    """A done callback that looks at the failure comes before the scope does; and what it starts is waited for."""
+    after: list[Threadlet[Any]] = []
+
+    async def main() -> None:
+        async with Pool(*([] if limit is None else [Concurrency(limit)])) as pool:
+
+            def retrieve(handle: Threadlet[Any]) -> None:
+                assert isinstance(handle.exception(), Broken)
+                after.append(pool.start(asyncio.sleep, 0))
+
+            pool.start(FAILURES[where]).add_done_callback(retrieve)
+        assert [handle.done() for handle in after] == [True]
+
+    run(main)

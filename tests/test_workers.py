@@ -7,6 +7,7 @@ the tests of threads that end or cannot be started.
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 import threading
 import weakref
@@ -21,6 +22,9 @@ from threadlets.workers import WorkerGroup, named_group, shared_group
 SECONDS = 20  # how long a test waits for what has to happen, before it fails
 
 
+ARRIVALS = itertools.count()
+
+
 class Work:
     """A job."""
 
@@ -28,6 +32,7 @@ class Work:
         self.function = function
         self.priority = priority
         self.ticket: Any = None
+        self._arrived = next(ARRIVALS)
         self.ended = threading.Event()
         self.thread = ""
 

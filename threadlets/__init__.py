@@ -14,25 +14,36 @@ from . import errors
 from .contracts import Contract
 from .entrypoints import Call, Entrypoint, threadlet
 from .handles import Threadlet
+from .limits import Adaptive
 from .loops import EventLoop, new_event_loop, run
 from .pools import Pool
+from .progress import Progress
 from .regions import blocking, call_async, current_threadlet, pinned
 from .selections import Selection
-from .snapshots import EntrypointStatistics, PoolStatistics, TakeoverStatistics
-from .throttles import Concurrency
+from .shares import FairShare, PerTag
+from .snapshots import EntrypointStatistics, GroupStatistics, Percentiles, PoolStatistics, TakeoverStatistics
+from .throttles import Concurrency, Rate, Throttle
 
 __all__ = [
+    "Adaptive",
     "Call",
     "Concurrency",
     "Contract",
     "Entrypoint",
     "EntrypointStatistics",
     "EventLoop",
+    "FairShare",
+    "GroupStatistics",
+    "PerTag",
+    "Percentiles",
     "Pool",
     "PoolStatistics",
+    "Progress",
+    "Rate",
     "Selection",
     "TakeoverStatistics",
     "Threadlet",
+    "Throttle",
     "blocking",
     "call_async",
     "current_threadlet",

@@ -25,14 +25,19 @@ class Contract:
         cancel: What ``cancel()`` does to a plain function that already runs on a worker. ``"wait"`` (the default): the
             threadlet becomes cancelled when the function has stopped. ``"abandon"``: at once; the function runs on
             unobserved, and keeps its place in its pool's throttles until it stops.
+        pure: What it returns depends on its arguments alone, and it changes nothing. Equal calls in one pool that come
+            while one goes on share its run, and its result is the same object for all; cancelling one of them does not
+            cancel the others. Equal are arguments of the same types that are equal, and hashable.
 
     Raises:
+        TypeError: If ``pure`` is neither True nor False.
         ValueError: For an unknown word, or promises that contradict each other.
     """
 
     blocks: Literal["never", "maybe", "always"] = "maybe"
     affinity: str = "any"
     cancel: Literal["wait", "abandon"] = "wait"
+    pure: bool = False
 
     def __post_init__(self) -> None:
         """Refuse words that mean nothing here."""
@@ -45,6 +50,8 @@ class Contract:
             affinity in ("any", "home", "one") or (affinity.startswith("one:") and len(affinity) > len("one:"))
         ):
             raise ValueError(f"affinity={affinity!r}: expected 'any', 'home', 'one' or 'one:NAME'")
+        if not isinstance(self.pure, bool):
+            raise TypeError(f"pure={self.pure!r}: expected True or False")
         if affinity == "home" and self.blocks == "always":
             raise ValueError("affinity='home' runs on the event loop's thread, blocks='always' never does: choose one")
         if affinity.startswith("one") and self.blocks == "never":

@@ -52,6 +52,7 @@ class Definition(Generic[T_co]):
         self.learner: Learner = _learner_for(contract)
         self.guarded = contract.blocks != "never"  # another thread may take the loop over if it blocks
         self.at_home = contract.affinity == "home"
+        self.shares = contract.pure
         self.workers: WorkerGroup = _workers_for(contract, self.name)
         # Counters; only the loop that runs the call writes them (two loops may lose a count to each other).
         self.in_place = self.on_workers = self.missed = self.failed = self.cancelled = 0

@@ -14,8 +14,9 @@ from contextvars import Context, ContextVar
 from time import monotonic_ns
 from typing import Any
 
-from .handles import ABANDONED, ASKED, AT_WORKER, CANCELLED, CHANGED, DONE, FAILED, Threadlet
-from .lifecycles import State
+from .errors import DeadlineExceeded
+from .handles import Threadlet
+from .lifecycles import ABANDONED, ASKED, AT_WORKER, CANCELLED, CHANGED, DONE, FAILED, OVERDUE, State
 from .mailboxes import Mailbox
 from .outcomes import Failure, as_awaitable, without_caller
 from .placements import TAKEOVER, StallBudget
@@ -96,6 +97,7 @@ class Deliveries:
             definition = handle.entrypoint
             definition.on_workers += 1
             definition.ns_on_workers += spent
+            handle.pool._ran(handle, spent)  # type: ignore[union-attr]
             if definition.learner.learns:
                 cost = min(spent, TAKEOVER) if self.changes_hands else spent
                 definition.learner.ran_on_worker(spent, blocked, definition.in_place, solvent, cost)
@@ -117,6 +119,7 @@ class Deliveries:
 
     def _end_abandoned(self, handle: Threadlet[Any], state: State, value: Any) -> None:
         handle.pool._freed(handle)  # type: ignore[union-attr]
+        handle.pool._fold()  # type: ignore[union-attr]
         if state is FAILED and not isinstance(value, CancelledError):
             self.loop.call_exception_handler(
                 {"message": f"{handle!r} was cancelled and abandoned, and then failed", "exception": value}
@@ -135,7 +138,13 @@ class Deliveries:
             else:
                 definition.failed += 1
                 value = Failure(as_awaitable(without_caller(value), definition.name), definition.name, self.loop)
-        if state is CANCELLED:
+        if state is CANCELLED and handle._marks & OVERDUE:
+            state, value = (
+                FAILED,
+                Failure(DeadlineExceeded(f"{handle!r} was stopped: {value}"), definition.name, self.loop),
+            )
+            definition.failed += 1
+        elif state is CANCELLED:
             definition.cancelled += 1
         dropped = handle._finish(state, value)
         handle.pool._ended(handle)  # type: ignore[union-attr]

@@ -7,15 +7,17 @@ import threading
 from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from contextvars import copy_context
+from datetime import datetime
 from time import monotonic_ns
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from .contracts import Contract
 from .definitions import Definition, Prepared, check_priority, check_tags
 from .errors import NoRunningLoop
-from .handles import CANCELLED, DONE, FAILED, HERE, Threadlet, make_threadlet
+from .expiries import deadline_of
+from .handles import Threadlet, make_threadlet
 from .homes import EXITS
-from .lifecycles import State
+from .lifecycles import CANCELLED, DONE, FAILED, HERE, State
 from .outcomes import Failure, as_awaitable, without_caller
 from .pools import Pool, default_pool
 from .surroundings import changes, here
@@ -79,23 +81,30 @@ class Entrypoint(Definition[R_co], Generic[P, R_co]):
             pool = loop._threadlets_pool  # type: ignore[attr-defined]  # see default_pool
         except AttributeError:
             pool = default_pool(loop)
-        return pool._begin(self, args, kwargs, self.priority, self.tags)
+        begin = pool._begin_shared if self.shares else pool._begin
+        return begin(self, args, kwargs, self.priority, self.tags)
 
     def using(
-        self, *, priority: float | None = None, tags: Iterable[Hashable] = (), pool: Pool | None = None
+        self,
+        *,
+        priority: float | None = None,
+        tags: Iterable[Hashable] = (),
+        deadline: float | datetime | None = None,
+        pool: Pool | None = None,
     ) -> Call[P, R_co]:
         """Return this entrypoint with options for the next call: ``await load.using(priority=3)("a")``.
 
         Args:
             priority: Lower numbers start first; None: the entrypoint's own.
             tags: Added to the entrypoint's own.
+            deadline: Seconds from each call, or a datetime with a time zone; see ``Pool.start``.
             pool: Where it is started; None: in the default pool of the running loop.
 
         Raises:
             TypeError: If an option is of a wrong type.
-            ValueError: If the priority is NaN.
+            ValueError: If the priority is NaN, or the deadline NaN, infinite or without a time zone.
         """
-        return _call(self, (), None).using(priority=priority, tags=tags, pool=pool)
+        return _call(self, (), None).using(priority=priority, tags=tags, deadline=deadline, pool=pool)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Entrypoint[P, R_co]: ...
@@ -122,8 +131,9 @@ class Entrypoint(Definition[R_co], Generic[P, R_co]):
 class Call(Prepared[R_co], Generic[P, R_co]):
     """An entrypoint with part of its next call settled: the object it is a method of, or options of ``using()``."""
 
-    __slots__ = ("pool",)
+    __slots__ = ("deadline", "pool")
 
+    deadline: float | datetime | None
     pool: Pool | None
 
     @overload
@@ -143,10 +153,18 @@ class Call(Prepared[R_co], Generic[P, R_co]):
             if loop is None:
                 return _run_here(self.definition, all_args, kwargs)
             pool = default_pool(loop)
-        return pool._begin(self.definition, all_args, kwargs, self.priority, self.tags)
+        begin = pool._begin_shared if self.definition.shares else pool._begin
+        if self.deadline is None:
+            return begin(self.definition, all_args, kwargs, self.priority, self.tags)
+        return pool._begin_by(deadline_of(self.deadline), self.definition, all_args, kwargs, self.priority, self.tags)
 
     def using(
-        self, *, priority: float | None = None, tags: Iterable[Hashable] = (), pool: Pool | None = None
+        self,
+        *,
+        priority: float | None = None,
+        tags: Iterable[Hashable] = (),
+        deadline: float | datetime | None = None,
+        pool: Pool | None = None,
     ) -> Call[P, R_co]:
         """Return the same with further options; see ``Entrypoint.using``."""
         if pool is not None and not isinstance(pool, Pool):
@@ -154,6 +172,10 @@ class Call(Prepared[R_co], Generic[P, R_co]):
         call: Call[P, R_co] = _call(self.definition, self.args, pool or self.pool)
         call.priority = self.priority if priority is None else check_priority(priority)
         call.tags = self.tags | check_tags(tags)
+        call.deadline = self.deadline
+        if deadline is not None:
+            deadline_of(deadline)
+            call.deadline = deadline
         return call
 
     def __repr__(self) -> str:
@@ -166,7 +188,7 @@ class Call(Prepared[R_co], Generic[P, R_co]):
         return getattr(self.definition, name)
 
     def _key(self) -> tuple[Any, ...]:
-        return self.definition, *map(id, self.args), self.priority, self.tags, self.pool
+        return self.definition, *map(id, self.args), self.priority, self.tags, self.deadline, self.pool
 
     def __eq__(self, other: object) -> bool:
         return self._key() == other._key() if isinstance(other, Call) else NotImplemented
@@ -178,6 +200,7 @@ class Call(Prepared[R_co], Generic[P, R_co]):
 def _call(definition: Definition[T], args: tuple[Any, ...], pool: Pool | None) -> Call[Any, T]:
     call: Call[Any, T] = Call(definition, args, definition.priority, definition.tags)
     call.pool = pool
+    call.deadline = None
     return call
 
 

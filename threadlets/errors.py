@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "ContractViolation",
+    "DeadlineExceeded",
     "IllegalTransition",
     "NoRunningLoop",
     "PoolClosed",
@@ -42,6 +43,10 @@ class PoolClosed(ThreadletError, RuntimeError):
 
 class Shed(ThreadletError):
     """Raised by awaiting a threadlet that a full pool with ``overflow="shed"`` dropped before it ran."""
+
+
+class DeadlineExceeded(ThreadletError, TimeoutError):
+    """Raised by awaiting a threadlet that did not start, or did not end, before its ``deadline``."""
 
 
 class IllegalTransition(ThreadletError, RuntimeError):

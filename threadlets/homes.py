@@ -15,10 +15,10 @@ says how long the loop may be kept from going round. Beyond either, a start goes
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextvars import Context
+from contextlib import suppress
+from contextvars import Context, copy_context
 from functools import partial
 from time import monotonic_ns
 from types import SimpleNamespace
@@ -27,43 +27,29 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from .definitions import Definition
 from .deliveries import Deliveries
 from .errors import ContractViolation
-from .handles import (
-    ASKED,
-    CANCELLED,
-    DONE,
-    FAILED,
-    HERE,
-    MISSED,
-    Threadlet,
-)
-from .lifecycles import State
+from .expiries import Expiries
+from .handles import Threadlet
+from .lendings import Lendings
+from .lifecycles import ADMITTED, ASKED, CANCELLED, DONE, FAILED, HERE, MISSED, RUNNING, State
 from .placements import SWITCHES, TOLL, TURN
 from .spares import NEVER
 from .surroundings import changes, here
 from .syscalls import evidence, switches
 from .takeover import RunToken
 from .tasks import coroutine_of, set_running_loop, start_task
+from .waits import Waits, family
 from .workers import shared_group
 
 if TYPE_CHECKING:
-    from .admissions import Admission
-    from .pools import Pool
+    from .ledgers import Ledger
+    from .turns import Turns
 
 __all__ = ["EXITS", "Home", "home_of"]
 
 T = TypeVar("T")
-
-logger = logging.getLogger("threadlets")
-
 DEPTH = 40  # arbitrary: coroutines started inside each other's first steps; Python's recursion limit is 1000 frames
-
-RUNNING = State.RUNNING
-NOTHING_SET = Context()
 EXITS = (KeyboardInterrupt, SystemExit)
-
-
-# Stands for a run token where none is wanted: its regions are never taken.
-UNGUARDED = cast(RunToken, SimpleNamespace(cell=[], covered=NEVER))
+UNGUARDED = cast(RunToken, SimpleNamespace(cell=[], covered=NEVER))  # for a run token: its regions are never taken
 
 
 class Home(Deliveries):
@@ -80,9 +66,12 @@ class Home(Deliveries):
         "deadline",
         "debug",
         "depth",
+        "expiries",
+        "lendings",
         "pumping",
         "turn",
         "unawaited",
+        "waits",
         "workers",
     )
 
@@ -93,21 +82,22 @@ class Home(Deliveries):
             self.token.on_leave = self._lend
         self.debug = loop.get_debug()
         self.workers = shared_group()
+        self.lendings = Lendings(self)
+        self.waits = Waits(self.lendings.ask)
+        self.expiries = Expiries(loop)
         self.turn = TURN  # nanoseconds; below zero the loop has to go round before more may run in place
         self.deadline = 0  # nanoseconds: when to look whether the loop has gone round
         self.awaits_round = False  # _went_round is scheduled
-        self.busy: set[Pool] = set()  # pools with threadlets that are not final
+        self.busy: set[Ledger] = set()  # pools with threadlets that are not final
         self.unawaited = 0  # when the last plain function in place was started, until it is awaited: tells fan-out
         self.depth = 0  # how many coroutines take their first steps inside each other
-        self.pumping: Admission | None = None  # the pool whose pump is at work
+        self.pumping: Turns | None = None  # the pool whose pump is at work
         self._starting: Threadlet[Any] | None = None  # the coroutine threadlet that takes its first step
         self._first_steps: list[Threadlet[Any]] = []  # those that were starting when they blocked
         self._suspended: dict[asyncio.Task[Any], Threadlet[Any]] = {}
         self._watch = self._until_shutdown()
-        try:
+        with suppress(StopIteration):
             self._watch.__anext__().send(None)
-        except StopIteration:
-            pass
 
     async def _until_shutdown(self) -> AsyncGenerator[None, None]:
         """Wait for ``loop.shutdown_asyncgens()``, which ``asyncio.run`` and its like call: their one hook."""
@@ -116,10 +106,10 @@ class Home(Deliveries):
         finally:
             while self.busy:
                 pools = list(self.busy)
-                for pool in pools:
+                for pool in cast("list[Any]", pools):
                     pool.close()
                     pool.cancel("the event loop shuts down")
-                for pool in pools:
+                for pool in cast("list[Any]", pools):
                     await pool.drain()
 
     # ------------------------------------------------------------------------------------------- the three roads
@@ -169,7 +159,7 @@ class Home(Deliveries):
         self._first_steps += filter(None, [kept[1]])
         return partial(self._resume, *kept)
 
-    def _resume(self, depth: int, starting: Threadlet[Any] | None, unawaited: int, pumping: Admission | None) -> None:
+    def _resume(self, depth: int, starting: Threadlet[Any] | None, unawaited: int, pumping: Turns | None) -> None:
         self.depth, self._starting, self.unawaited, self.pumping = depth, starting, unawaited, pumping
         if starting is not None:
             self._first_steps.remove(starting)
@@ -248,6 +238,8 @@ class Home(Deliveries):
             self.look_round(now)
         definition.in_place += 1
         definition.ns_in_place += spent
+        if not definition.in_place & 15:
+            handle.pool._ran(handle, spent)  # type: ignore[union-attr]
         if stall is not None:
             learner.ran_in_place(stall, blocked, self.unawaited != 0, definition.in_place, self.budget, now)
         elif spent > learner.limit:
@@ -264,7 +256,7 @@ class Home(Deliveries):
         else:
             handle._state = DONE  # from running: see lifecycles.STEPS
             handle._value = value
-            handle.pool._done += 1  # type: ignore[union-attr]
+            handle.pool._tallies[definition].done += 1  # type: ignore[union-attr]
         return handle
 
     def _learn(
@@ -307,6 +299,9 @@ class Home(Deliveries):
         failure = None
         try:
             handle._task = coroutine = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
+            if (handle._marks & ADMITTED and handle.pool._lends) or family.get() is not None:  # type: ignore[union-attr]
+                context = copy_context() if context is None else context
+                context.run(family.set, handle)
             if context is None:  # a keyword less is 15 ns less; and a task is told by its coroutine, it needs no name
                 task = start_task(coroutine, loop=self.loop, eager_start=True)
             else:
@@ -336,7 +331,7 @@ class Home(Deliveries):
         else:
             handle._state = DONE  # from running: see lifecycles.STEPS
             handle._value = value
-            handle.pool._done += 1  # type: ignore[union-attr]
+            handle.pool._tallies[definition].done += 1  # type: ignore[union-attr]
         return handle
 
     def _fail_in_place(self, handle: Threadlet[T], failure: BaseException) -> Threadlet[T]:
@@ -350,10 +345,11 @@ class Home(Deliveries):
         handle._move(State.MISSED)
         handle._task = task
         self._suspended[task] = handle
-        handle._arrived = handle._arrived or monotonic_ns()
+        now = monotonic_ns()
+        handle._arrived = handle._arrived or now
         handle._marks |= MISSED
         handle.entrypoint.missed += 1
-        task.add_done_callback(partial(self._end_task, handle))
+        task.add_done_callback(partial(self._end_task, handle, now))
         if handle.entrypoint.at_home and self.token is not None:
             self.token.pin(task)
         handle.pool._list(handle)  # type: ignore[union-attr]
@@ -372,8 +368,14 @@ class Home(Deliveries):
                     handle = starting
         return handle
 
-    def _end_task(self, handle: Threadlet[Any], task: asyncio.Task[Any]) -> None:
+    def awaiter(self) -> Threadlet[Any] | None:
+        """Return the threadlet that waits, if something is awaited here: the one that runs, or whose family this is."""
+        task = asyncio.current_task(self.loop) if self._suspended or self._starting else None
+        return self.current(task) or family.get()
+
+    def _end_task(self, handle: Threadlet[Any], since: int, task: asyncio.Task[Any]) -> None:
         del self._suspended[task]
+        handle.pool._ran(handle, monotonic_ns() - since)  # type: ignore[union-attr]
         if handle.entrypoint.at_home and self.token is not None:
             self.token.aside.unpin(task)
         try:

@@ -50,6 +50,29 @@ INITIAL = frozenset({State.QUEUED, State.RUNNING})  # running: started in place,
 FINAL = frozenset(state for state, following in STEPS.items() if not following)
 
 
+QUEUED, RUNNING, SUSPENDED = State.QUEUED, State.RUNNING, State.MISSED
+DONE, FAILED, CANCELLED = State.DONE, State.FAILED, State.CANCELLED
+
+# Marks: what is true of a handle besides its state. The first ones are those of a threadlet that waits in a queue: the
+# numbers up to 256 are there already, and a million handles share them.
+LISTED = 1  # its pool's index has it
+KEPT = 2  # it was not to end within the step that starts it, so it keeps what is needed to run later
+TAGGED = 4  # it has, or has had, tags
+WAITED = 8  # it has done callbacks
+TIED = 16  # it waits for others, or they for it
+ADMITTED = 32  # it holds a place in its pool's throttles
+MISSED = 64  # it started in place and could not finish there
+AT_WORKER = 128  # it was handed to its worker group
+ASKED = 256  # its running function was asked to stop
+ABANDONED = 512  # ... and nobody waits for that
+CHANGED = 1024  # it has set context variables, which whoever awaits it is to see
+HERE = 2048  # it ran where no event loop runs
+EXPIRES = 4096  # it has, or has had, a deadline
+OVERDUE = 8192  # it was asked to stop because of that
+FOLLOWS = 16384  # it shares the run of another one
+CARRIES = 32768  # it is that run, and on nobody's books
+
+
 def step(old: State, new: State) -> State:
     """Return ``new`` if a threadlet in state ``old`` may become that.
 

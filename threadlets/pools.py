@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Hashable, Iterable, Iterator
-from functools import partial
-from types import TracebackType
-from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple, overload
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple, cast
 
-from .admissions import UNBOUND, Admission
-from .definitions import Definition, Prepared, check_priority, check_tags, resolve
+from .definitions import check_tags, resolve
 from .errors import PoolClosed
-from .handles import LISTED, Threadlet
-from .lifecycles import FINAL, State
-from .maps import IN_FLIGHT, mapped
+from .handles import Threadlet
+from .ledgers import UNBOUND, Tally, summary
+from .lifecycles import FINAL, LISTED, State
 from .scopes import Scope
-from .selections import Selection
+from .selections import Criteria, Selection
 from .snapshots import PoolStatistics
+from .starts import Starts
 from .tasks import running_loop
 from .throttles import Throttle
 
@@ -28,26 +27,35 @@ _NO_TAGS: Iterable[Hashable] = ()
 Ts = TypeVarTuple("Ts")
 
 
-class Pool(Admission):
+class Pool(Starts):
     """Work that is not finished, under throttles.
 
     Use it as a scope, ``async with Pool(...) as pool:``, which waits for everything at its end; or make it outside of
     one, at import time if you like: it then lives until ``aclose()``, or until its loop shuts down.
 
     Args:
-        throttles: Rules that must all agree before a threadlet may start.
+        throttles: Rules that must all agree before a threadlet may start. One rule may be shared by several pools.
         name: Shown in messages.
+        parent: A pool that this one becomes a part of. What is in the part is in the whole, too: it is counted and
+            throttled there, selected, waited for and cancelled; and there is one queue for all.
         capacity: The most threadlets that it holds unfinished; None: no bound. A plain function that ends in place is
             never held.
+        tag_capacity: By prefix, the most that it holds unfinished with the same tag: ``{"tenant:": 100}``.
         overflow: What ``start`` does beyond that: ``"reject"`` raises ``PoolFull``; ``"shed"`` drops the least urgent
             queued threadlet, which may be the new one. (Without throttles the queue is that of the workers, where
-            finding the least urgent one takes a look at all of them.)
+            finding the least urgent one takes a look at all of them; so it does among those with one tag.)
+        order: Who starts first: ``"priority"``; or ``"deadline"``: whose deadline is the earliest, those without one
+            last, and of equal ones by priority.
+        aging: Seconds in the queue that make a threadlet as urgent as one whose number is smaller by 1, so that nothing
+            waits for ever; None: priorities are strict. (For a worker they are; a throttle keeps that queue short.)
         on_failure: In a scope: ``"collect"`` lets the others go on; ``"cancel"`` cancels them and the body at the first
             failure, as ``asyncio.TaskGroup`` does.
 
     Raises:
-        TypeError: For something that is no throttle, or a capacity that is no whole number.
-        ValueError: For a capacity below 1, or an unknown word.
+        TypeError: For something that is no throttle, or a number of a wrong type.
+        ValueError: For a number that is not above 0, an unknown word, or what only the outermost pool can have: order,
+            aging, and throttles that rank, as ``FairShare``.
+        PoolClosed: If the parent is closed.
 
     Thread: loop, for every method. A pool belongs to the loop on which it is first used.
     """
@@ -56,32 +64,55 @@ class Pool(Admission):
         self,
         *throttles: Throttle,
         name: str | None = None,
+        parent: Pool | None = None,
         capacity: int | None = None,
+        tag_capacity: Mapping[str, int] = MappingProxyType({}),
         overflow: Literal["reject", "shed"] = "reject",
+        order: Literal["priority", "deadline"] = "priority",
+        aging: float | None = None,
         on_failure: Literal["collect", "cancel"] = "collect",
     ) -> None:
         for throttle in throttles:
-            if isinstance(throttle, type) or not all(
-                hasattr(throttle, word) for word in ("ready", "take", "give_back", "wait", "renew", "owner")
-            ):
+            if not isinstance(throttle, Throttle):
                 raise TypeError(f"{throttle!r} is no throttle: expected an object like Concurrency(8)")
+        if parent is not None and not isinstance(parent, Pool):
+            raise TypeError(f"parent={parent!r}: expected a threadlets.Pool")
         if capacity is not None:
-            if isinstance(capacity, bool) or not isinstance(capacity, int):
-                raise TypeError(f"capacity={capacity!r}: expected a whole number, or None for no bound")
-            if capacity < 1:
-                raise ValueError(f"capacity={capacity}: at least 1 is needed, or nothing would ever start")
+            _check_capacity("capacity", capacity)
+        for prefix, each in tag_capacity.items():
+            if not isinstance(prefix, str):
+                raise TypeError(f"tag_capacity has {prefix!r}: expected the beginning of a tag")
+            _check_capacity(f"tag_capacity[{prefix!r}]", each)
+        if order not in ("priority", "deadline"):
+            raise ValueError(f"order={order!r}: expected 'priority' or 'deadline'")
+        if aging is not None:
+            if isinstance(aging, bool) or not isinstance(aging, (int, float)):
+                raise TypeError(f"aging={aging!r}: expected seconds, or None")
+            if not 0 < aging < float("inf"):
+                raise ValueError(f"aging={aging!r}: expected a finite number of seconds above 0")
+        if parent is not None:
+            if order != "priority" or aging is not None or any(throttle.ranks for throttle in throttles):
+                raise ValueError(
+                    "a pool with a parent has one queue with it: order, aging and throttles like FairShare belong to "
+                    "the outermost pool"
+                )
+            if parent._closed:
+                raise PoolClosed(f"{parent!r} is closed: it takes no more work, and no pool as its part")
         if overflow not in ("reject", "shed"):
             raise ValueError(f"overflow={overflow!r}: expected 'reject' or 'shed'")
         if on_failure not in ("collect", "cancel"):
             raise ValueError(f"on_failure={on_failure!r}: expected 'collect' or 'cancel'")
-        super().__init__(throttles, capacity, overflow == "shed")
+        sheds = overflow == "shed"
         self.name = name
+        self._sheds = sheds
+        super().__init__(throttles, parent, capacity, tag_capacity, sheds, order == "deadline", aging)
         self._cancels_on_failure = on_failure == "cancel"
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
         closed = ", closed" if self._closed else ""
-        return f"<Pool{name}: {len(self._queue)} queued, {len(self) - len(self._queue)} admitted{closed}>"
+        queued = self._queued()
+        return f"<Pool{name}: {queued} queued, {len(self) - queued} admitted{closed}>"
 
     def __bool__(self) -> bool:
         """Return True, so that an empty pool is not taken for none."""
@@ -92,150 +123,9 @@ class Pool(Admission):
         return iter(list(self._index))
 
     def __contains__(self, handle: object) -> bool:
-        return isinstance(handle, Threadlet) and handle.pool is self and bool(handle._marks & LISTED)
-
-    # ------------------------------------------------------------------------------------------------- start
-
-    @overload
-    def start(
-        self,
-        function: Callable[[*Ts], Threadlet[T]],
-        *args: *Ts,
-        priority: float | None = None,
-        tags: Iterable[Hashable] = (),
-    ) -> Threadlet[T]: ...
-
-    @overload
-    def start(
-        self,
-        function: Callable[[*Ts], Coroutine[Any, Any, T]],
-        *args: *Ts,
-        priority: float | None = None,
-        tags: Iterable[Hashable] = (),
-    ) -> Threadlet[T]: ...
-
-    @overload
-    def start(
-        self,
-        function: Callable[[*Ts], T],
-        *args: *Ts,
-        priority: float | None = None,
-        tags: Iterable[Hashable] = (),
-    ) -> Threadlet[T]: ...
-
-    def start(  # type: ignore[misc]  # mypy cannot tell that *args: Any takes every *Ts
-        self, function: Callable[..., Any], *args: Any, priority: float | None = None, tags: Iterable[Hashable] = ()
-    ) -> Threadlet[Any]:
-        """Start a threadlet as soon as the throttles allow: at once, in place, if they do so now. Never waits.
-
-        Args:
-            function: An entrypoint, or any function; use ``functools.partial`` for keyword arguments.
-            args: Its positional arguments.
-            priority: Lower numbers start first; None: the entrypoint's own.
-            tags: Added to the entrypoint's own.
-
-        Raises:
-            PoolFull: If the capacity is reached and ``overflow="reject"``.
-            PoolClosed: If the pool is closed.
-            NoRunningLoop: If no event loop runs on this thread.
-            WrongLoop: If another loop runs than the one that the pool belongs to.
-            TypeError: If it is no function, or priority or tags are of a wrong type.
-            ValueError: If the priority is NaN.
-        """
-        kwargs = None
-        own: Definition[Any] | Prepared[Any]
-        if isinstance(function, Definition):
-            own = definition = function
-        else:
-            own, kwargs = resolve(function, args)
-            definition, args = own.definition, own.args
-        if running_loop() is not self._loop:
-            self._bind()
-        return self._begin(
-            definition,
-            args,
-            kwargs,
-            own.priority if priority is None else check_priority(priority),
-            own.tags if tags is _NO_TAGS else own.tags | check_tags(tags) if own.tags else check_tags(tags),
-        )
-
-    @overload
-    def map(
-        self,
-        function: Callable[[S], Threadlet[T]],
-        items: Iterable[S] | AsyncIterable[S],
-        *,
-        limit: int = IN_FLIGHT,
-        ordered: bool = True,
-        priority: float | None = None,
-        tags: Iterable[Hashable] = (),
-    ) -> AsyncGenerator[T, None]: ...
-
-    @overload
-    def map(
-        self,
-        function: Callable[[S], Coroutine[Any, Any, T]],
-        items: Iterable[S] | AsyncIterable[S],
-        *,
-        limit: int = IN_FLIGHT,
-        ordered: bool = True,
-        priority: float | None = None,
-        tags: Iterable[Hashable] = (),
-    ) -> AsyncGenerator[T, None]: ...
-
-    @overload
-    def map(
-        self,
-        function: Callable[[S], T],
-        items: Iterable[S] | AsyncIterable[S],
-        *,
-        limit: int = IN_FLIGHT,
-        ordered: bool = True,
-        priority: float | None = None,
-        tags: Iterable[Hashable] = (),
-    ) -> AsyncGenerator[T, None]: ...
-
-    def map(
-        self,
-        function: Callable[..., Any],
-        items: Iterable[Any] | AsyncIterable[Any],
-        *,
-        limit: int = IN_FLIGHT,
-        ordered: bool = True,
-        priority: float | None = None,
-        tags: Iterable[Hashable] = (),
-    ) -> AsyncGenerator[Any, None]:
-        """Iterate over the results of ``function(item)``: ``async for data in pool.map(load, paths)``.
-
-        Items are taken as there is room for them, so the source may be endless. A failure is raised where its result
-        would have come; that, or leaving the iteration, cancels what is left. An exception of the source is raised
-        after the results of what it gave before.
-
-        Args:
-            function: An entrypoint, or any function, of one argument.
-            items: An iterable, or an asynchronous one.
-            limit: The most items that are started and not handed over.
-            ordered: Whether results come in the order of the items, or as they are ready.
-            priority: See ``start``.
-            tags: See ``start``.
-
-        Raises:
-            TypeError: If ``items`` is not iterable, or an option is of a wrong type.
-            ValueError: If ``limit`` is less than 1, or the priority is NaN.
-        """
-        if isinstance(limit, bool) or not isinstance(limit, int):
-            raise TypeError(f"limit={limit!r}: expected a whole number")
-        if limit < 1:
-            raise ValueError(f"limit={limit}: at least 1 is needed, or nothing would ever start")
-        if not isinstance(items, (Iterable, AsyncIterable)):
-            raise TypeError(f"items={items!r}: expected an iterable, or an asynchronous one")
-        begin = partial(
-            self.start,
-            function,
-            priority=None if priority is None else check_priority(priority),
-            tags=check_tags(tags),
-        )
-        return mapped(self, begin, items, limit, ordered)
+        if not isinstance(handle, Threadlet) or not handle._marks & LISTED:
+            return False
+        return handle.pool is self or (handle.pool is not None and self in handle.pool._line)
 
     # ------------------------------------------------------------------------------------------ look and change
 
@@ -278,24 +168,34 @@ class Pool(Admission):
                 )
         if self._loop is not UNBOUND and running_loop() is not self._loop:
             self._bind()
-        return Selection(self, definition, tag, None if state is None else State(state), where)
+        return Criteria(self, definition, tag, None if state is None else State(state), where)
 
     def cancel(self, reason: object = None) -> int:
         """Cancel everything in the pool; return how many threadlets could be cancelled. New ones may be started."""
         return self.select().cancel(reason)
 
     def statistics(self) -> PoolStatistics:
-        """Return a frozen snapshot. Thread: any."""
+        """Return a frozen snapshot; times and counts are those of the parts, too. O(entrypoints + tags)."""
+        by_definition, by_tag, shed, rejected, abandoned = self._all()
+        total, by_name = Tally(), dict[str, Tally]()
+        for definition, tally in by_definition.items():
+            total.merge(tally)
+            by_name.setdefault(definition.name, Tally()).merge(tally)
+        queued = self._queued()
         return PoolStatistics(
-            queued=len(self._queue),
-            admitted=len(self._index) - len(self._queue),
-            done=self._done,
-            failed=self._failed,
-            cancelled=self._cancelled,
-            shed=self._shed,
-            rejected=self._rejected,
-            abandoned=self._abandoned,
+            queued=queued,
+            admitted=len(self._index) - queued,
+            done=total.done,
+            failed=total.failed,
+            cancelled=total.cancelled,
+            shed=shed,
+            rejected=rejected,
+            abandoned=abandoned,
             unretrieved=len(self._failures),
+            waits=summary(total.waits),
+            runs=summary(total.runs),
+            entrypoints={name: tally.snapshot() for name, tally in by_name.items()},
+            tags={tag: tally.snapshot() for tag, tally in by_tag.items()},
         )
 
     def get_loop(self) -> AbstractEventLoop:
@@ -310,43 +210,60 @@ class Pool(Admission):
 
     # ------------------------------------------------------------------------------------------------- waiting
 
-    async def room(self) -> None:
+    async def room(self, *, tags: Iterable[Hashable] = ()) -> None:
         """Wait until a start would not meet the capacity: backpressure. Returns at once if there is no capacity.
 
         Another task may take the place first; ``start`` tells. Cancel: point.
+
+        Args:
+            tags: Those of what is to be started, where there is a capacity per tag.
         """
         self._bind()
-        while self.is_full():
-            waiter = self._home.loop.create_future()
-            self._room_waiters.append(waiter)
+        wanted, woken = check_tags(tags), False
+        while (full := self._full(wanted)) is not None:
+            pool, entry = full[0], (self._home.loop.create_future(), wanted)
+            if woken:  # somebody else was quicker: whoever has waited longer is before those who came later
+                pool._room_waiters.appendleft(entry)
+            else:
+                pool._room_waiters.append(entry)
+            woken = True
             try:
-                await waiter
+                await entry[0]
             except BaseException:
-                if waiter in self._room_waiters:
-                    self._room_waiters.remove(waiter)
+                if entry in pool._room_waiters:
+                    pool._room_waiters.remove(entry)
                 else:
-                    self._tell_room()  # woken, but not able to use it: the next one may
+                    pool._tell_room()  # woken, but not able to use it: the next one may
                 raise
-        if self._room_waiters:
-            # What is started here may end at once, or nothing may be started: then there is room for the next one, too.
-            self._home.loop.call_soon(self._tell_room)
+        for pool in self._line:
+            if pool._room_waiters:
+                # What is started here may end at once, or nothing may be started: then there is room for the next one.
+                self._home.loop.call_soon(pool._tell_room)
 
     async def drain(self) -> None:
         """Wait until the pool is empty. It may be used meanwhile. Cancel: point."""
         self._bind()
+        me, waits = self._home.awaiter(), self._home.waits
         while self._index:
+            for handle in self._index if me is not None else ():
+                waits.begin(me, handle)  # type: ignore[arg-type]
             waiter = self._home.loop.create_future()
-            self._drain_waiters.append(waiter)
+            self._drain_waiters[waiter] = me
             try:
                 await waiter
             finally:
-                if waiter in self._drain_waiters:
-                    self._drain_waiters.remove(waiter)
+                del self._drain_waiters[waiter]
+                for handle in self._index if me is not None else ():
+                    waits.end(me, handle)  # type: ignore[arg-type]
 
     def close(self) -> None:
-        """Take no more work; what is in the pool goes on. May be called again."""
+        """Take no more work, nor do its parts; what is in the pool goes on. May be called again."""
         self._closed = True
         self._direct = False
+        for child in list(self._children):
+            cast(Pool, child).close()
+        if not self._index:
+            self._fold()
 
     async def aclose(self) -> None:
         """Take no more work, cancel what is in the pool, and wait until it has stopped. Cancel: point."""
@@ -380,6 +297,13 @@ class Pool(Admission):
         finally:
             self.close()
             self._scope = None
+
+
+def _check_capacity(what: str, capacity: int) -> None:
+    if isinstance(capacity, bool) or not isinstance(capacity, int):
+        raise TypeError(f"{what}={capacity!r}: expected a whole number, or None for no bound")
+    if capacity < 1:
+        raise ValueError(f"{what}={capacity}: at least 1 is needed, or nothing would ever start")
 
 
 def default_pool(loop: AbstractEventLoop) -> Pool:

@@ -16,6 +16,7 @@ from .errors import NoRunningLoop
 from .surroundings import changes, here
 from .takeover import FORFEITED, SAY_SECONDS, RunToken, tokens
 from .tasks import running_loop, set_running_loop
+from .waits import family
 
 __all__ = ["blocking", "call_async", "current_threadlet", "pinned", "region_here"]
 
@@ -182,7 +183,13 @@ def call_async(function: Callable[..., Coroutine[Any, Any, T]], /, *args: Any) -
         assert region is not None
         loop, taken = region[0].driver.loop, region[2]
     errand = _Errand(loop, function, args)
+    caller = current_threadlet()
+    while caller is not None and caller.pool is None:  # called by another function, right there
+        caller = caller._task
+    errand.context.run(family.set, caller)
     before = errand.context.copy()
+    workers = None if caller is None else caller.entrypoint.workers
+    lent = workers is not None and workers.lend()
     if region is not None and taken is not None:
         taken.awaits = True
         region[0].nudge()
@@ -192,6 +199,8 @@ def call_async(function: Callable[..., Coroutine[Any, Any, T]], /, *args: Any) -
     finally:
         if taken is not None:
             taken.awaits = False
+        if lent and workers is not None:
+            workers.take_back()
     _apply(before, errand.context)
     if errand.task is None:
         assert errand.error is not None

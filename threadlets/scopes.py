@@ -59,9 +59,15 @@ class Scope:
         cancelled = error if isinstance(error, CancelledError) else None
         if error is not None:
             self._cancel_all(f"the scope of {pool!r} was left by {type(error).__name__}")
-        while pool._index:
+        told = False  # the done callbacks of what has failed were called: they may retrieve it, and start others
+        while pool._index or (pool._failures and not told):
             try:
-                await pool.drain()
+                if pool._index:
+                    told = False
+                    await pool.drain()
+                else:
+                    told = True
+                    await asyncio.sleep(0)
             except CancelledError as again:
                 cancelled = cancelled or again
                 self._cancel_all(f"the scope of {pool!r} was cancelled")

@@ -1,71 +1,68 @@
-"""A live view of some of a pool's threadlets: iterate, count, cancel, reprioritize, wait."""
+"""A live view of some threadlets: iterate, count, combine, cancel, reprioritize, move, wait."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Any, cast
 
 from .definitions import Definition, check_priority
+from .errors import PoolClosed
 from .handles import Threadlet
-from .lifecycles import FINAL, State
+from .lifecycles import FINAL, QUEUED, SUSPENDED, State
 
 if TYPE_CHECKING:
     from .pools import Pool
 
-__all__ = ["Selection"]
+__all__ = ["Criteria", "Selection"]
 
 
 class Selection:
-    """The threadlets of a pool, not final yet, that meet every criterion given. Made by ``Pool.select``.
+    """Threadlets, not final yet, that meet some criteria: made by ``Pool.select``, and combined by ``&``, ``|``, ``-``.
 
-    It is a view: each use looks anew. By tag or entrypoint it looks at these threadlets alone, not at the whole pool.
-    Bulk operations find all their threadlets first and act then, so a criterion that raises leaves everything as it
-    was.
+    It is a view: each use looks anew. It looks at the smallest part of the pool that is known to have all matches:
+    those with the tag, those of the entrypoint, those that are queued; not at the whole pool. Bulk operations find all
+    their threadlets first and act then, so a criterion that raises leaves everything as it was.
 
     Thread: loop.
     """
 
-    __slots__ = ("_definition", "_pool", "_state", "_tag", "_where")
+    __slots__ = ()
 
-    def __init__(
-        self,
-        pool: Pool,
-        definition: Definition[Any] | None,
-        tag: Hashable | None,
-        state: State | None,
-        where: Callable[[Threadlet[Any]], object] | None,
-    ) -> None:
-        self._pool = pool
-        self._definition = definition
-        self._tag = tag
-        self._state = state
-        self._where = where
+    def _size(self) -> int:
+        """Return how many candidates there are, at most. O(1)."""
+        raise NotImplementedError
 
     def _candidates(self) -> Iterable[Threadlet[Any]]:
-        """Return the smallest part of the pool that is known to hold every match."""
-        index = self._pool._index
-        if self._definition is None:
-            return index if self._tag is None else index.tagged(self._tag)
-        grouped = index.grouped(self._definition)
-        if self._tag is None:
-            return grouped
-        return min(grouped, index.tagged(self._tag), key=len)
+        """Return threadlets that have every match among them; maybe some twice."""
+        raise NotImplementedError
 
     def _matches(self, handle: Threadlet[Any]) -> bool:
-        return (
-            (self._definition is None or handle.entrypoint is self._definition)
-            and (self._tag is None or self._tag in handle.tags)
-            and (self._state is None or handle.state is self._state)
-            and (self._where is None or bool(self._where(handle)))
-        )
+        """Say whether one is in this selection."""
+        raise NotImplementedError
 
     def _found(self) -> list[Threadlet[Any]]:
-        return [handle for handle in list(self._candidates()) if self._matches(handle)]
+        return [handle for handle in dict.fromkeys(self._candidates()) if self._matches(handle)]
+
+    def __and__(self, other: Selection) -> Selection:
+        """Return those that are in both."""
+        return _Both(self, other) if isinstance(other, Selection) else NotImplemented
+
+    def __or__(self, other: Selection) -> Selection:
+        """Return those that are in either; the pools may be different ones."""
+        return _Either(self, other) if isinstance(other, Selection) else NotImplemented
+
+    def __sub__(self, other: Selection) -> Selection:
+        """Return those that are in this one and not in the other."""
+        return _Without(self, other) if isinstance(other, Selection) else NotImplemented
 
     def __iter__(self) -> Iterator[Threadlet[Any]]:
         """Iterate over those that match now; what happens during the iteration does not disturb it."""
         return iter(self._found())
+
+    def __contains__(self, handle: object) -> bool:
+        return isinstance(handle, Threadlet) and self._matches(handle)
 
     def __len__(self) -> int:
         return len(self._found())
@@ -74,7 +71,7 @@ class Selection:
         return any(self._matches(handle) for handle in list(self._candidates()))
 
     def __repr__(self) -> str:
-        return f"<Selection of {len(self)} threadlets in {self._pool!r}>"
+        return f"<Selection of {len(self)} threadlets>"
 
     def cancel(self, reason: object = None) -> int:
         """Cancel every match; return how many could be cancelled.
@@ -111,6 +108,25 @@ class Selection:
             handle.priority = priority
         return len(found)
 
+    def move(self, pool: Pool) -> int:
+        """Move every match that has not started to another pool of the same loop; return how many.
+
+        Those that wait for a worker are called back. The throttles there decide when they start. If there is no room
+        for more, the rest stays where it is.
+
+        Raises:
+            PoolClosed: If that pool is closed.
+            WrongLoop: If it belongs to another loop.
+        """
+        pool._bind()
+        if pool._closed:
+            raise PoolClosed(f"{pool!r} takes no more work: nothing was moved")
+        moved = 0
+        for handle in self._found():
+            if handle.pool is not None and handle.pool is not pool:
+                moved += handle.pool._move(handle, pool)
+        return moved
+
     async def wait(self) -> None:
         """Wait until every threadlet that matches now is final; raises none of their exceptions. Cancel: point."""
         found = self._found()
@@ -132,3 +148,107 @@ class Selection:
                 for handle in found:
                     if handle.state not in FINAL:
                         handle.remove_done_callback(count_down)
+
+
+class Criteria(Selection):
+    """Those threadlets of one pool that meet every criterion given."""
+
+    __slots__ = ("_definition", "_pool", "_state", "_tag", "_where")
+
+    def __init__(
+        self,
+        pool: Pool,
+        definition: Definition[Any] | None,
+        tag: Hashable | None,
+        state: State | None,
+        where: Callable[[Threadlet[Any]], object] | None,
+    ) -> None:
+        self._pool = pool
+        self._definition = definition
+        self._tag = tag
+        self._state = state
+        self._where = where
+
+    def __repr__(self) -> str:
+        return f"<Selection of {len(self)} threadlets in {self._pool!r}>"
+
+    def _parts(self) -> Iterator[tuple[int, Iterable[Threadlet[Any]]]]:
+        """Iterate over parts of the pool that have all matches, each with its size."""
+        pool = self._pool
+        yield len(pool._index), pool._index
+        if self._definition is not None:
+            grouped = pool._index.grouped(self._definition)
+            yield len(grouped), grouped
+        if self._tag is not None:
+            tagged = pool._index.tagged(self._tag)
+            yield len(tagged), tagged
+        if self._state is not None:
+            places: list[Collection[Threadlet[Any]]] = [pool._tasks if self._state is SUSPENDED else pool._work]
+            if self._state is QUEUED:
+                places.append(cast("Collection[Threadlet[Any]]", pool._root._queue))
+            places.append(pool._followers)
+            yield sum(map(len, places)), chain.from_iterable(places)
+
+    def _size(self) -> int:
+        return min(size for size, _ in self._parts())
+
+    def _candidates(self) -> Iterable[Threadlet[Any]]:
+        return min(self._parts(), key=lambda part: part[0])[1]
+
+    def _matches(self, handle: Threadlet[Any]) -> bool:
+        return (
+            handle in self._pool
+            and (self._definition is None or handle.entrypoint is self._definition)
+            and (self._tag is None or self._tag in handle.tags)
+            and (self._state is None or handle.state is self._state)
+            and (self._where is None or bool(self._where(handle)))
+        )
+
+
+class _Pair(Selection):
+    """Two selections."""
+
+    __slots__ = ("_one", "_other")
+
+    def __init__(self, one: Selection, other: Selection) -> None:
+        self._one = one
+        self._other = other
+
+
+class _Both(_Pair):
+    __slots__ = ()
+
+    def _size(self) -> int:
+        return min(self._one._size(), self._other._size())
+
+    def _candidates(self) -> Iterable[Threadlet[Any]]:
+        return min(self._one, self._other, key=lambda each: each._size())._candidates()
+
+    def _matches(self, handle: Threadlet[Any]) -> bool:
+        return self._one._matches(handle) and self._other._matches(handle)
+
+
+class _Either(_Pair):
+    __slots__ = ()
+
+    def _size(self) -> int:
+        return self._one._size() + self._other._size()
+
+    def _candidates(self) -> Iterable[Threadlet[Any]]:
+        return chain(self._one._candidates(), self._other._candidates())
+
+    def _matches(self, handle: Threadlet[Any]) -> bool:
+        return self._one._matches(handle) or self._other._matches(handle)
+
+
+class _Without(_Pair):
+    __slots__ = ()
+
+    def _size(self) -> int:
+        return self._one._size()
+
+    def _candidates(self) -> Iterable[Threadlet[Any]]:
+        return self._one._candidates()
+
+    def _matches(self, handle: Threadlet[Any]) -> bool:
+        return self._one._matches(handle) and not self._other._matches(handle)

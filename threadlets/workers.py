@@ -21,6 +21,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from itertools import count
+from time import monotonic_ns
 from typing import Any, Protocol, TypeVar, cast
 
 from .queues import PriorityQueue, Queueable
@@ -43,11 +44,12 @@ class Job(Queueable, Protocol):
 class _Errand:
     """A job that somebody waits for on another thread."""
 
-    __slots__ = ("ended", "error", "function", "ticket", "value")
+    __slots__ = ("_arrived", "ended", "error", "function", "ticket", "value")
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
-        self.ticket: tuple[Any, ...] | None = None
+        self.ticket: Any = None
+        self._arrived = monotonic_ns()
         self.value: Any = None
         self.error: BaseException | None = None
         self.ended = threading.Lock()
@@ -78,10 +80,10 @@ class WorkerGroup:
         "__weakref__",
         "_idle",
         "_idle_seconds",
+        "_lent",
         "_limit",
         "_lock",
         "_numbers",
-        "_order",
         "_queue",
         "_searching",
         "_threads",
@@ -102,8 +104,8 @@ class WorkerGroup:
         self._queue: PriorityQueue[Job] = PriorityQueue()
         self._idle: list[threading.Lock] = []  # the gates at which idle threads wait
         self._threads = 0
+        self._lent = 0  # how many threads wait for other threadlets, and do not count
         self._searching = False
-        self._order = count()
         self._numbers = count(1)
 
     def __repr__(self) -> str:
@@ -139,7 +141,7 @@ class WorkerGroup:
             RuntimeError: If there is no thread and the system refuses to start one; the job is not queued then.
         """
         with self._lock:
-            self._queue.push(job, priority, next(self._order))
+            self._queue.push(job, priority)
             if not self._searching:
                 try:
                     self._summon()
@@ -172,6 +174,28 @@ class WorkerGroup:
             raise errand.error
         return cast(T, errand.value)
 
+    def lend(self) -> bool:
+        """Do without the calling thread while it waits for other threadlets; False if it is none of this group's.
+
+        Another one may be started meanwhile, so that those threadlets find a thread, however many wait like this. In a
+        group of one there is no other: what has to be on that thread waits for it.
+        """
+        if getattr(_serving, "group", None) is not self or self._limit == 1:
+            return False
+        with self._lock:
+            self._lent += 1
+            if self._queue and not self._searching:
+                try:
+                    self._summon()
+                except RuntimeError:  # no further thread can be started: one that comes back will go on
+                    pass
+        return True
+
+    def take_back(self) -> None:
+        """Count the calling thread again; if there are too many now, the first to have nothing to do ends."""
+        with self._lock:
+            self._lent -= 1
+
     def _summon(self) -> None:
         """Have a thread come and look, if one is wanted; the lock is held.
 
@@ -185,7 +209,7 @@ class WorkerGroup:
         if self._idle:
             self._searching = True
             self._idle.pop().release()
-        elif self._threads < self._limit:
+        elif self._threads < self._limit + self._lent:
             name = f"threadlets-{self.name}-{next(self._numbers)}"
             threading.Thread(target=self._serve, name=name, daemon=True).start()
             self._searching = True
@@ -202,6 +226,9 @@ class WorkerGroup:
             with self._lock:
                 if searching:
                     searching = self._searching = False
+                if self._threads > self._limit + self._lent and not (self._queue and self._idle):
+                    self._threads -= 1  # one that waited has come back; the others are busy, or there is nothing to do
+                    return
                 try:
                     job = self._queue.pop()
                 except IndexError:
@@ -230,7 +257,8 @@ class WorkerGroup:
         """Assert every invariant."""
         with self._lock:
             self._queue._check()
-            assert 0 <= len(self._idle) <= self._threads <= self._limit, "threads are counted"
+            assert 0 <= len(self._idle) <= self._threads, "threads are counted"
+            assert len(self._idle) + self._lent <= self._threads, "who waits for others is not idle"
             assert all(gate.locked() for gate in self._idle), "idle threads wait at closed gates"
 
 
