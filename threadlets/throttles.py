@@ -148,8 +148,9 @@ class Throttle:
         return False
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for wake in waiting:
+        """Wake all who wait, each time another one first: pools that share a throttle take turns."""
+        waiting, self._waiting = list(self._waiting), {}
+        for wake in waiting[1:] + waiting[:1]:
             wake()
 
     def _check(self) -> None:
