@@ -18,7 +18,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from contextvars import Context, copy_context
+from contextvars import Context
 from functools import partial
 from time import monotonic_ns
 from types import SimpleNamespace
@@ -299,9 +299,8 @@ class Home(Deliveries):
         failure = None
         try:
             handle._task = coroutine = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
-            if (handle._marks & ADMITTED and handle.pool._lends) or family.get() is not None:  # type: ignore[union-attr]
-                context = copy_context() if context is None else context
-                context.run(family.set, handle)
+            if self.families or handle._marks & ADMITTED:
+                context = self._in_family(handle, context)
             if context is None:  # a keyword less is 15 ns less; and a task is told by its coroutine, it needs no name
                 task = start_task(coroutine, loop=self.loop, eager_start=True)
             else:

@@ -187,6 +187,8 @@ def call_async(function: Callable[..., Coroutine[Any, Any, T]], /, *args: Any) -
     while caller is not None and caller.pool is None:  # called by another function, right there
         caller = caller._task
     errand.context.run(family.set, caller)
+    if caller is not None:
+        caller.pool._home.families = True  # type: ignore[union-attr]
     before = errand.context.copy()
     workers = None if caller is None else caller.entrypoint.workers
     lent = workers is not None and workers.lend()
