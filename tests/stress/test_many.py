@@ -106,7 +106,7 @@ def test_a_hundred_thousand(run: Run, count: int, chance: random.Random) -> None
                 ended.update(outcome(handle, number) for number, handle in waiting)
                 waiting.clear()
                 del handle
-                await until(lambda: not pool.statistics().abandoned)
+                await until(lambda: not pool._abandoned)
                 gc.collect()
                 sizes.append(tracemalloc.get_traced_memory()[0])
                 pool._check()
@@ -159,7 +159,7 @@ def test_every_operation_in_any_order(run: Run, chance: random.Random) -> None:
             pool._check()
             throttle._check()
         await pool.aclose()
-        await until(lambda: not pool.statistics().abandoned)
+        await until(lambda: not pool._abandoned)
         for _ in range(3):
             await asyncio.sleep(0)
         assert ends == Counter([handle for _, handle in handles])
