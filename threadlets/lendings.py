@@ -9,8 +9,8 @@ A place is that of one threadlet in one throttle, or with one tag where a thrott
 places - a rate - is not lent: then the borrower waits for that.
 
 Who is asked: a threadlet when it begins to wait, when the one that it has vouched for has ended, when its tags have
-changed, or when a throttle that would not agree may have changed its mind. Then all that it waits for are looked at,
-and for each of them all that wait for it. That is O(waits), of which the first ``FEW`` that are queued are tried.
+changed, or when a throttle that would not agree may have changed its mind. Then what it waits for is looked at, ``FEW``
+at a time, and for each kind of them all that wait for one: until one can start.
 
 Rejected: to give a place back for the time of the wait. Who is done waiting would have to wait for it again, in the
 middle of its code; or take it by force, from somebody who is at work.
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lendings"]
 
-FEW = 64  # arbitrary: how many of those that a threadlet waits for are tried at a time
+FEW = 64  # arbitrary: of how many of those that a threadlet waits for the most urgent is tried first
 AGAIN = 1.0  # seconds; arbitrary: when a throttle that has raised is asked again
 
 
@@ -84,10 +84,13 @@ class Lendings:
             self.ask(next(iter(self._asked)))
 
     def _borrowers(self, waiter: Threadlet[Any]) -> Iterator[Threadlet[Any]]:
-        """Iterate over queued ones that a threadlet waits for, the most urgent first; of those that are alike, one."""
-        waits, found = self._home.waits, {waiter}
-        line = [waiter]
+        """Iterate over queued ones that a threadlet waits for: of those that are alike one, an urgent one.
+
+        Nothing may have changed when the next one is asked for.
+        """
+        waits, found, line = self._home.waits, {waiter}, [waiter]
         queued: list[Threadlet[Any]] = []
+        tried: set[Hashable] = set()
         for handle in line:
             ties = waits.get(handle)
             for awaited in () if ties is None else ties.awaits:
@@ -96,17 +99,22 @@ class Lendings:
                 found.add(awaited)
                 if not awaited.is_queued_in_pool():
                     line.append(awaited)
-                elif len(queued) < FEW:
-                    queued.append(awaited)
+                    continue
+                queued.append(awaited)
+                if len(queued) == FEW:
+                    yield from self._different(queued, tried)
+                    queued.clear()
+        yield from self._different(queued, tried)
+
+    def _different(self, queued: list[Threadlet[Any]], tried: set[Hashable]) -> Iterator[Threadlet[Any]]:
+        """Iterate over those that are not like one that was tried; the most urgent first."""
         queued.sort(key=lambda handle: (handle._priority, handle._arrived))
-        alike = set[Hashable]()
         for handle in queued:
-            ties = waits.get(handle)
-            if ties is not None and handle.is_queued_in_pool():
-                kind = (handle.pool, handle._tags, frozenset(ties.awaiters))
-                if kind not in alike:
-                    alike.add(kind)
-                    yield handle
+            ties = self._home.waits.get(handle)
+            kind = (handle.pool, handle._tags, frozenset(() if ties is None else ties.awaiters))
+            if kind not in tried:
+                tried.add(kind)
+                yield handle
 
     def _start(self, handle: Threadlet[Any]) -> bool:
         """Start a queued threadlet if somebody vouches for it; False if not."""

@@ -53,8 +53,8 @@ class Pool(Starts):
 
     Raises:
         TypeError: For something that is no throttle, or a number of a wrong type.
-        ValueError: For a number that is not above 0, an unknown word, or what only the outermost pool can have: order,
-            aging, and throttles that rank, as ``FairShare``.
+        ValueError: For a number that is not above 0, an unknown word, a throttle that is there already, or what only
+            the outermost pool can have: order, aging, and throttles that rank, as ``FairShare``.
         PoolClosed: If the parent is closed.
 
     Thread: loop, for every method. A pool belongs to the loop on which it is first used.
@@ -77,8 +77,15 @@ class Pool(Starts):
                 raise TypeError(f"{throttle!r} is no throttle: expected an object like Concurrency(8)")
         if parent is not None and not isinstance(parent, Pool):
             raise TypeError(f"parent={parent!r}: expected a threadlets.Pool")
+        for place, throttle in enumerate(throttles):
+            if throttle in throttles[:place] or (parent is not None and throttle in parent._throttles):
+                raise ValueError(
+                    f"{throttle!r} would count each threadlet twice: a parent's throttles hold for its parts"
+                )
         if capacity is not None:
             _check_capacity("capacity", capacity)
+        if not isinstance(tag_capacity, Mapping):
+            raise TypeError(f"tag_capacity={tag_capacity!r}: expected a mapping from prefixes to whole numbers")
         for prefix, each in tag_capacity.items():
             if not isinstance(prefix, str):
                 raise TypeError(f"tag_capacity has {prefix!r}: expected the beginning of a tag")

@@ -115,9 +115,12 @@ class Selection:
         for more, the rest stays where it is.
 
         Raises:
+            TypeError: If it is no pool.
             PoolClosed: If that pool is closed.
             WrongLoop: If it belongs to another loop.
         """
+        if not hasattr(pool, "_move"):
+            raise TypeError(f"{pool!r}: expected a threadlets.Pool to move to")
         pool._bind()
         if pool._closed:
             raise PoolClosed(f"{pool!r} takes no more work: nothing was moved")
