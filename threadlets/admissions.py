@@ -249,6 +249,7 @@ class Admission(Overflow):
             change()
             self._return(old, now, self._began.get(handle, now), False)
             if handle._marks & TIED:
+                self._home.waits.reclaim(handle, lambda place: self._holds(handle, *place))
                 self._home.lendings.ask(handle)
         else:
             change()

@@ -16,7 +16,8 @@ Rejected: to give a place back for the time of the wait. Who is done waiting wou
 middle of its code; or take it by force, from somebody who is at work.
 
 What the limit does not hold for: a threadlet that stops waiting - a timeout, the first of several - goes on beside the
-one that it has vouched for.
+one that it has vouched for. If it then waits for something else while that one waits, too, its place is lent anew: or
+both could wait for each other's.
 
 What is not cured: two throttles taken in different orders, as with two locks. One threadlet has a place in the first
 and waits for one that needs the second, another one the other way round, and neither waits for the other.
@@ -171,7 +172,11 @@ class Lendings:
             ties = waits.get(each)
             if ties is None:
                 continue
-            free = each is not handle and each._marks & ADMITTED and place not in ties.serves
+            free = (
+                each is not handle
+                and each._marks & ADMITTED
+                and (place not in ties.serves or waits.has_left(each, place))
+            )
             if free and each.pool._holds(each, throttle, part):  # type: ignore[union-attr]
                 return each
             for awaiter in ties.awaiters:

@@ -93,6 +93,8 @@ class Waits:
         self._hurry(awaited, waiter._priority)
         if waiter.holds_place() or mine.awaiters:
             self._ask(waiter)
+        if mine.vouchers:
+            self._ask_left(mine)
 
     def end(self, waiter: Threadlet[Any], awaited: Threadlet[Any]) -> None:
         """Note that a wait is over. O(1); O(others that wait for it) if it has handed its urgency on."""
@@ -132,13 +134,62 @@ class Waits:
         """Note with whose places a threadlet starts."""
         self._tie(handle).vouchers = places
         for voucher, place in places:
-            self._ties[voucher].serves[place] = handle
+            serves = self._ties[voucher].serves
+            if place in serves:  # one that it has left
+                self._ties[serves[place]].vouchers.remove((voucher, place))
+            serves[place] = handle
+
+    def has_left(self, voucher: Threadlet[Any], place: Place) -> bool:
+        """Say whether whom it vouches for with a place does nothing with it, and the voucher does not wait for that.
+
+        O(waits).
+        """
+        served = self._ties[voucher].serves[place]
+        last = served
+        while (following := self._ties[last].serves.get(place)) is not None:
+            last = following
+        return bool(self._ties[last].awaits) and not self._waits(voucher, served)
+
+    def _waits(self, waiter: Threadlet[Any], awaited: Threadlet[Any]) -> bool:
+        """Say whether one threadlet waits for another one, directly or through others. O(waits)."""
+        found, line = {awaited}, [awaited]
+        for each in line:
+            ties = self._ties.get(each)
+            if ties is None:
+                continue
+            if waiter in ties.awaiters:
+                return True
+            line += [awaiter for awaiter in ties.awaiters if awaiter not in found]
+            found.update(ties.awaiters)
+        return False
+
+    def _ask_left(self, ties: Ties) -> None:
+        """Ask those that vouch for one that begins to wait, and do not wait for it: they may do so for another one."""
+        line, found = [ties], {ties}
+        for its in line:
+            for voucher, _ in its.vouchers:
+                above = self._ties.get(voucher)  # None: it has ended
+                if above is not None and above not in found:
+                    found.add(above)
+                    line.append(above)
+                    if voucher not in its.awaiters:
+                        self._ask(voucher)
 
     def recalled(self, handle: Threadlet[Any]) -> None:
         """Note that a threadlet has not started after all: nobody vouches for it any more."""
         ties = self._ties.get(handle)
         if ties is not None:
             self._release(ties)
+            self._untie(handle, ties)
+
+    def reclaim(self, handle: Threadlet[Any], holds: Callable[[Place], bool]) -> None:
+        """Note that a threadlet that runs does without some of its places: whose they are has them for others."""
+        ties = self._ties.get(handle)
+        if ties is not None:
+            kept = [voucher for voucher in ties.vouchers if holds(voucher[1])]
+            ties.vouchers = [voucher for voucher in ties.vouchers if voucher not in kept]
+            self._release(ties)
+            ties.vouchers = kept
             self._untie(handle, ties)
 
     def _release(self, ties: Ties) -> None:
