@@ -371,12 +371,12 @@ class Turns(Ledger):
         root = self._root
         if root is self:
             self._queue._check()
-        for handle in root._queue:
+        lanes = {handle: lane for lane in root._queue._lanes.values() for handle in lane.queue}
+        for handle, lane in lanes.items():
             pool: Any = handle.pool
             assert handle._state is QUEUED and handle.is_queued_in_pool(), "what is in the queue is queued"
             assert not handle._marks & ADMITTED, "what is queued has not been admitted"
-            lane = root._queue.lane(pool._lane(handle))
-            assert lane is not None and handle in set(lane.queue), "it is in the lane that it belongs to"
+            assert root._queue.lane(pool._lane(handle)) is lane, "it is in the lane that it belongs to"
         if root._queue.size:
             assert not self._direct, "nothing overtakes the queue"
             waits = root._stuck is not None or root._queue.first() is None
