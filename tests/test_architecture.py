@@ -23,11 +23,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LINES = {
     "words": "errors contracts outcomes snapshots events",
     "rules": "lifecycles queues lanes throttles shares limits histograms placements thresholds chains topology",
-    "machinery": "syscalls mailboxes workers alarms drivers asides claims spares tallies takeover loops"
-    " cancellation locks tasks",
-    "doors": "files definitions surroundings waits lendings regions expiries futures handles deliveries homes progress"
-    " selections scopes ledgers turns overflows admissions sharings maps starts pools entrypoints telemetry"
-    " monitor cli",
+    "machinery": "syscalls mailboxes workers alarms drivers asides claims spares tallies takeover loops tasks",
+    "doors": "files definitions surroundings waits lendings regions whereabouts cancellation errands parking deadlocks"
+    " holders locks grants semaphores conditions descriptors cleanups expiries futures handles departures deliveries"
+    " coroutines homes progress selections scopes ledgers turns overflows admissions sharings maps starts pools"
+    " entrypoints telemetry monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",
 }
@@ -38,7 +38,6 @@ DOORS = LINES["doors"].split()
 # Who may import whom within a line; doors may import every earlier door.
 ALONG = {(module, "errors") for module in ("contracts", "outcomes", "events")}
 ALONG |= {
-    ("locks", "cancellation"),
     ("loops", "takeover"),
     ("takeover", "claims"),
     ("takeover", "spares"),
@@ -63,7 +62,9 @@ PRIVATE = {
         *{"_process_events", "_ready", "_scheduled", "_selector", "_set_running_loop", "_stopping", "_thread_id"},
         *{"_timer_cancelled_count", "_write_to_self"},
     },
-    "threadlets/tasks.py": {"_enter_task", "_get_running_loop", "_leave_task", "_set_running_loop"},
+    "threadlets/tasks.py": {
+        *{"_enter_task", "_get_running_loop", "_leave_task", "_set_running_loop", "_unregister_task"},
+    },
     "adapters/uvloop.py": {"_asyncgen_finalizer_hook", "_asyncgen_firstiter_hook", "_set_running_loop"},
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
+from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -81,6 +82,15 @@ async def until(condition: Callable[[], object]) -> None:
     """Let the loop go round until the condition holds."""
     while not condition():  # noqa: ASYNC110 - a condition of anything, which nobody could set an event for
         await asyncio.sleep(0)
+
+
+async def ended(handle: Threadlet[Any]) -> BaseException | None:
+    """Wait for a threadlet; return what awaiting it raises."""
+    try:
+        await handle
+    except (Exception, CancelledError) as error:
+        return error
+    return None
 
 
 async def forever() -> None:

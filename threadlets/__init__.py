@@ -11,14 +11,19 @@ True
 """
 
 from . import errors
+from .cancellation import checkpoint, holding
+from .cleanups import defer
 from .contracts import Contract
+from .departures import run
 from .entrypoints import Call, Entrypoint, threadlet
+from .errands import call_async
 from .handles import Threadlet
 from .limits import Adaptive
-from .loops import EventLoop, new_event_loop, run
+from .locks import Lock
+from .loops import EventLoop, new_event_loop
 from .pools import Pool
 from .progress import Progress
-from .regions import blocking, call_async, current_threadlet, pinned
+from .regions import blocking, current_threadlet, pinned
 from .selections import Selection
 from .shares import FairShare, PerTag
 from .snapshots import EntrypointStatistics, GroupStatistics, Percentiles, PoolStatistics, TakeoverStatistics
@@ -34,6 +39,7 @@ __all__ = [
     "EventLoop",
     "FairShare",
     "GroupStatistics",
+    "Lock",
     "PerTag",
     "Percentiles",
     "Pool",
@@ -46,8 +52,11 @@ __all__ = [
     "Throttle",
     "blocking",
     "call_async",
+    "checkpoint",
     "current_threadlet",
+    "defer",
     "errors",
+    "holding",
     "new_event_loop",
     "pinned",
     "run",

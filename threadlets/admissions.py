@@ -12,7 +12,7 @@ Invariants: see ``_check()``.
 
 from __future__ import annotations
 
-from asyncio import Task, get_running_loop
+from asyncio import get_running_loop
 from collections.abc import Hashable
 from contextvars import Context, copy_context
 from functools import partial
@@ -20,6 +20,8 @@ from operator import is_
 from time import monotonic_ns
 from typing import Any, TypeVar, cast
 
+from .cancellation import defers, holds, tell
+from .cleanups import deferred, is_cleaning
 from .definitions import Definition
 from .errors import DeadlineExceeded, NoRunningLoop, PoolClosed, WrongLoop
 from .expiries import seconds_until
@@ -287,8 +289,12 @@ class Admission(Overflow):
         """Cancel a threadlet that is not final, in whatever state it is."""
         if handle._marks & FOLLOWS:
             return self._cancel_follower(handle, reason)
+        if deferred and is_cleaning(handle):
+            return False
         if handle._state is SUSPENDED:
-            return cast("Task[Any]", handle._task).cancel(reason)
+            if handle in holds and defers(handle, reason):
+                return True
+            return self._home.cancel_task(handle, reason)
         if handle._state is QUEUED and self._withdraw(handle):
             self._home.settle(handle, CANCELLED, reason)
             return True
@@ -300,6 +306,7 @@ class Admission(Overflow):
         if handle._marks & AT_WORKER and handle._state is RUNNING and handle.entrypoint.contract.cancel == "abandon":
             handle._marks |= ABANDONED
             self._home.settle(handle, CANCELLED, reason)
+        tell(handle)
         return True
 
     def _cancel_follower(self, handle: Threadlet[Any], reason: object) -> bool:
@@ -349,7 +356,7 @@ class Admission(Overflow):
         if handle._state is QUEUED and self._withdraw(handle):
             age = -seconds_until(handle._arrived)
             self._fail(handle, DeadlineExceeded(f"{handle!r} waited for {age:.3g} s, and its deadline has passed"))
-        else:
+        elif not is_cleaning(handle):
             handle._marks |= OVERDUE
             self._cancel(handle, "its deadline has passed")
 

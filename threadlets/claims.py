@@ -11,7 +11,7 @@ from time import monotonic_ns
 from types import FrameType
 from typing import Any
 
-__all__ = ["Claim", "Taken", "place_of"]
+__all__ = ["Claim", "Taken", "is_ours", "place_of"]
 
 HOUSE = os.path.dirname(__file__)
 
@@ -65,9 +65,14 @@ class Taken:
         return f"{name}, blocked for {seconds:.0f} s at {place_of(self.thread)}"
 
 
+def is_ours(frame: FrameType) -> bool:
+    """Say whether a frame is that of a function of this library."""
+    return os.path.dirname(frame.f_code.co_filename) == HOUSE
+
+
 def place_of(thread: int) -> str:
     """Say where a thread is: at the innermost line that is not ours. Thread: any."""
     frame: FrameType | None = sys._current_frames().get(thread)
-    while frame is not None and os.path.dirname(frame.f_code.co_filename) == HOUSE:
+    while frame is not None and is_ours(frame):
         frame = frame.f_back
     return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -29,15 +29,18 @@ class Contract:
             while one goes on share its run, and its result is the same object for all; cancelling one of them does not
             cancel the others. Equal are arguments of the same types that are equal, and hashable.
 
+        cleanup: How many seconds all that a call has put off with ``defer`` may take together; ``inf``: any time.
+
     Raises:
-        TypeError: If ``pure`` is neither True nor False.
-        ValueError: For an unknown word, or promises that contradict each other.
+        TypeError: If ``pure`` is neither True nor False, or ``cleanup`` no number.
+        ValueError: For an unknown word, promises that contradict each other, or a ``cleanup`` of 0 or less, or NaN.
     """
 
     blocks: Literal["never", "maybe", "always"] = "maybe"
     affinity: str = "any"
     cancel: Literal["wait", "abandon"] = "wait"
     pure: bool = False
+    cleanup: float = 5.0
 
     def __post_init__(self) -> None:
         """Refuse words that mean nothing here."""
@@ -52,6 +55,10 @@ class Contract:
             raise ValueError(f"affinity={affinity!r}: expected 'any', 'home', 'one' or 'one:NAME'")
         if not isinstance(self.pure, bool):
             raise TypeError(f"pure={self.pure!r}: expected True or False")
+        if isinstance(self.cleanup, bool) or not isinstance(self.cleanup, (int, float)):
+            raise TypeError(f"cleanup={self.cleanup!r}: expected seconds")
+        if not self.cleanup > 0:
+            raise ValueError(f"cleanup={self.cleanup!r}: expected more than 0 seconds; inf: as long as it takes")
         if affinity == "home" and self.blocks == "always":
             raise ValueError("affinity='home' runs on the event loop's thread, blocks='always' never does: choose one")
         if affinity.startswith("one") and self.blocks == "never":

@@ -10,20 +10,21 @@ import asyncio
 import logging
 import threading
 from asyncio import CancelledError
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, ContextVar
 from time import monotonic_ns
 from typing import Any
 
+from .cancellation import forget, holds
+from .cleanups import clean_up, deferred
 from .errors import DeadlineExceeded
 from .handles import Threadlet
-from .lifecycles import ABANDONED, ADMITTED, ASKED, AT_WORKER, CANCELLED, CHANGED, DONE, FAILED, OVERDUE, State
+from .lifecycles import ABANDONED, ASKED, AT_WORKER, CANCELLED, CHANGED, DONE, FAILED, OVERDUE, State
 from .mailboxes import Mailbox
 from .outcomes import Failure, as_awaitable, without_caller
 from .placements import TAKEOVER, StallBudget
 from .surroundings import changes, here
 from .syscalls import evidence, switches
 from .takeover import RunToken
-from .waits import family
 
 __all__ = ["Deliveries"]
 
@@ -39,24 +40,14 @@ Letter = tuple[Threadlet[Any], State, Any, "list[tuple[ContextVar[Any], Any]] | 
 class Deliveries:
     """What one event loop sends to workers, and gets back. Thread: loop, unless a method says otherwise."""
 
-    __slots__ = ("budget", "changes_hands", "families", "loop", "mailbox", "token")
+    __slots__ = ("budget", "changes_hands", "loop", "mailbox", "token")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.token: RunToken | None = getattr(loop, "_threadlets_token", None)
         self.changes_hands = self.token is not None and self.token.enabled
-        self.families = False  # some coroutine has had a family
         self.budget = StallBudget(monotonic_ns())
         self.mailbox: Mailbox[Letter] = Mailbox(loop, self._deliver)
-
-    def _in_family(self, handle: Threadlet[Any], context: Context | None) -> Context | None:
-        """Return the context of a coroutine, in which those that it starts know it, if it can lend them anything."""
-        if not (handle._marks & ADMITTED and handle.pool._lends) and family.get() is None:  # type: ignore[union-attr]
-            return context
-        self.families = True
-        context = copy_context() if context is None else context
-        context.run(family.set, handle)
-        return context
 
     def send_to_worker(self, handle: Threadlet[Any]) -> None:
         """Queue a plain function for a worker thread."""
@@ -90,12 +81,17 @@ class Deliveries:
             state = DONE
         except BaseException as error:
             state, value = FAILED, error
+        if deferred and handle in deferred:
+            failure = context.run(clean_up, handle, value if state is FAILED else None)  # type: ignore[union-attr]
+            if failure is not None:
+                state, value = FAILED, failure
         spent = monotonic_ns() - started
         del here[threading.get_ident()]  # a thread has one job at a time, and may end
         blocked = None if switched is None else evidence(switched)[0]
         changed = changes(before, context) if context else None  # type: ignore[arg-type]
         if not self.mailbox.post((handle, state, value, changed, spent, blocked)):
             logger.debug("%r ended on a worker after its event loop had been closed", handle)
+        failure = None
         del handle, value  # see run_in_place
 
     def _deliver(self, burst: list[Letter]) -> None:
@@ -157,6 +153,8 @@ class Deliveries:
             definition.failed += 1
         elif state is CANCELLED:
             definition.cancelled += 1
+        if holds:
+            forget(handle)
         dropped = handle._finish(state, value)
         handle.pool._ended(handle)  # type: ignore[union-attr]
         del dropped

@@ -11,6 +11,7 @@ from datetime import datetime
 from time import monotonic_ns
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from .cleanups import clean_up, deferred
 from .contracts import Contract
 from .definitions import Definition, Prepared, check_priority, check_tags
 from .errors import NoRunningLoop
@@ -272,8 +273,20 @@ def _run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[s
         before = here.get(thread)
         here[thread] = handle
         try:
-            return definition.function(*args, **kwargs)
+            value = failure = None
+            try:
+                value = definition.function(*args, **kwargs)
+            except BaseException as error:
+                if handle not in deferred:
+                    raise
+                failure = error
+            if deferred and handle in deferred:
+                failure = clean_up(handle, failure)
+                if failure is not None:
+                    raise failure
+            return value
         finally:
+            del failure  # its traceback refers to this frame
             if before is None:
                 del here[thread]
             else:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 __all__ = [
+    "CleanupTimeout",
+    "CloseTimeout",
     "ContractViolation",
     "DeadlineExceeded",
+    "Deadlock",
     "IllegalTransition",
+    "LockPoisoned",
     "NoRunningLoop",
     "PoolClosed",
     "PoolFull",
@@ -45,8 +49,27 @@ class Shed(ThreadletError):
     """Raised by awaiting a threadlet that a full pool with ``overflow="shed"`` dropped before it ran."""
 
 
+class CloseTimeout(ThreadletError, TimeoutError):
+    """Raised by ``pool.aclose(timeout=...)`` if there are threadlets that have not stopped by then."""
+
+
 class DeadlineExceeded(ThreadletError, TimeoutError):
     """Raised by awaiting a threadlet that did not start, or did not end, before its ``deadline``."""
+
+
+class CleanupTimeout(ThreadletError, TimeoutError):
+    """Raised by awaiting a threadlet whose deferred cleanup took longer than its ``Contract(cleanup=...)`` allows."""
+
+
+class Deadlock(ThreadletError, RuntimeError):
+    """Raised by acquiring a lock, or by an ``await``, that would close a circle of waits; it names all of it."""
+
+
+class LockPoisoned(ThreadletError):
+    """Raised by acquiring a lock whose last holder was cancelled by force, after its ``grace`` had run out.
+
+    What the lock protects may be half done. Look at it, mend it, then call ``lock.repair()``.
+    """
 
 
 class IllegalTransition(ThreadletError, RuntimeError):

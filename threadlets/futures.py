@@ -14,9 +14,11 @@ from collections.abc import Callable, Generator, Hashable
 from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
+from .cancellation import holds
+from .deadlocks import check
 from .definitions import Definition
 from .errors import DeadlineExceeded, NoRunningLoop
-from .lifecycles import CANCELLED, CHANGED, DONE, FAILED, FINAL, KEPT, OVERDUE, STEPS, SUSPENDED, WAITED, State, step
+from .lifecycles import CANCELLED, CHANGED, DONE, FAILED, FINAL, KEPT, OVERDUE, STEPS, WAITED, State, step
 from .outcomes import Failure
 from .placements import TURN
 from .waits import is_wait
@@ -164,6 +166,8 @@ class FutureLike(Generic[T]):
             waits = self.pool._home.waits  # type: ignore[union-attr]
             waits.begin(waiter, cast(Any, self))
             try:
+                if waiter in holds:
+                    check(waiter)
                 return (yield from self._wait())
             finally:
                 waits.end(waiter, cast(Any, self))
@@ -218,20 +222,6 @@ class FutureLike(Generic[T]):
     def _wait(self) -> Generator[Any, None, T]:
         """Wait until it is final: the part of ``await`` that takes time."""
         cancels = self._cancels()
-        if self._state is SUSPENDED and not self._task.done():
-            # Its task can be awaited as it is. That calls the task's done callbacks in order, and the first of them is
-            # the pool's, so this handle is final before the awaiter goes on.
-            try:
-                return (yield from self._task)  # type: ignore[no-any-return]
-            except CancelledError:
-                if self._state is CANCELLED:  # a task tells the reason once, and the pool has asked
-                    raise self._make_cancelled_error() from None
-                if self._marks & OVERDUE and self._state is FAILED and self._cancels() == cancels:
-                    raise self._retrieve() from None  # it was cancelled by its deadline, and not the one who waits
-                raise
-            finally:
-                if self._state is FAILED:
-                    self._retrieve()
         self._asyncio_future_blocking = True
         try:
             yield self

@@ -11,10 +11,25 @@ from datetime import datetime
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .cleanups import deferred, is_cleaning
 from .definitions import Definition, check_priority, check_tags
 from .expiries import deadline_of, seconds_until
 from .futures import FutureLike
-from .lifecycles import ADMITTED, AT_WORKER, EXPIRES, FAILED, FINAL, FOLLOWS, KEPT, MISSED, QUEUED, TIED, State
+from .lifecycles import (
+    ADMITTED,
+    AT_WORKER,
+    CLEANING,
+    EXPIRES,
+    FAILED,
+    FINAL,
+    FOLLOWS,
+    KEPT,
+    MISSED,
+    QUEUED,
+    TIED,
+    State,
+)
+from .tasks import running_loop
 
 if TYPE_CHECKING:
     from .admissions import Admission
@@ -34,9 +49,12 @@ class Threadlet(FutureLike[T]):
 
     @property
     def state(self) -> State:
-        """One of "queued", "running", "missed", "done", "failed", "cancelled"; compares equal to these words."""
+        """One of "queued", "running", "missed", "cleaning", "done", "failed", "cancelled"; equal to these words."""
         if self._marks & FOLLOWS and self._state is QUEUED and self._task.carrier is not None:
-            return self._task.carrier._state  # type: ignore[no-any-return]
+            return self._task.carrier.state  # type: ignore[no-any-return]
+        # It cleans up on the thread that it runs on, which may not write the state: the loop may be abandoning it.
+        if deferred and self._state not in FINAL and is_cleaning(self):
+            return CLEANING
         return self._state
 
     @property
@@ -109,7 +127,8 @@ class Threadlet(FutureLike[T]):
         return bool(self._marks & MISSED)
 
     def __repr__(self) -> str:
-        words = [f"<Threadlet {self.entrypoint.name} {self._state}"]
+        state = CLEANING if is_cleaning(self) else self._state
+        words = [f"<Threadlet {self.entrypoint.name} {state}"]
         if self._priority:
             words.append(f"priority={self._priority}")
         if self._tags:
@@ -119,19 +138,30 @@ class Threadlet(FutureLike[T]):
         return " ".join(words) + ">"
 
     def cancel(self, msg: object = None) -> bool:
-        """Ask it to stop; False if it is final already.
+        """Ask it to stop; False if it is final already, or only its cleanup is left.
 
-        Queued: it never runs. Suspended: ``CancelledError`` is raised at its await. A plain function that runs on a
-        worker runs on to its end, and then its result is dropped; with ``Contract(cancel="abandon")`` nobody waits for
-        that. ``cancelled()`` becomes true when the code has stopped. An exception that the function raises is kept: it
-        then ends as failed.
+        Queued: it never runs. Suspended: ``CancelledError`` is raised at its await. A plain function that runs is told
+        at its next ``checkpoint()``, or in a wait of this library; without one it runs on to its end, and then its
+        result is dropped. With ``Contract(cancel="abandon")`` nobody waits for that. Inside of ``holding``, or of a
+        ``Lock``, it is told when it leaves. ``cancelled()`` becomes true when the code has stopped. An exception that
+        the function raises is kept: it then ends as failed.
 
         Args:
             msg: The reason; becomes the argument of the ``CancelledError``. (The name is that of asyncio's futures.)
+
+        Thread: any. From another one than the loop's it is done a little later.
         """
         if self._state in FINAL or self.pool is None:
             return False
+        home = self.pool._home
+        if running_loop() is not home.loop and not home.is_here():
+            home.loop.call_soon_threadsafe(self._cancel_here, msg)
+            return True
         return self.pool._cancel(self, msg)
+
+    def _cancel_here(self, msg: object) -> None:
+        if self._state not in FINAL:
+            self.pool._cancel(self, msg)  # type: ignore[union-attr]
 
     # ------------------------------------------------------------------------------------- for the other rooms
 

@@ -4,8 +4,7 @@ A pool decides which threadlet may start and when; its loop's ``Home`` then take
 
 - a plain function in place: called here and now, with no running loop to be seen, as on a worker. On a loop that
   changes hands this is a region: if the function blocks, it has *missed*, and the loop goes on without this thread;
-- a coroutine in place: its first step here and now, as a task of its own; suspended, it has *missed*, and goes on as
-  any task does;
+- a coroutine in place: its first step here and now, see ``coroutines``; suspended, it has *missed*;
 - a plain function on a worker: see ``deliveries``.
 
 What runs in place is bounded twice, or it would starve the loop: coroutines nest ``DEPTH`` deep at most, and ``TURN``
@@ -24,20 +23,22 @@ from time import monotonic_ns
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from .cleanups import EXITS, clean_up, deferred, is_cleaning
+from .coroutines import Coroutines
 from .definitions import Definition
-from .deliveries import Deliveries
+from .departures import PATIENCE, depart, tell
 from .errors import ContractViolation
 from .expiries import Expiries
 from .handles import Threadlet
 from .lendings import Lendings
-from .lifecycles import ADMITTED, ASKED, CANCELLED, DONE, FAILED, HERE, MISSED, RUNNING, State
+from .lifecycles import ASKED, CANCELLED, DONE, HERE, MISSED, RUNNING
 from .placements import SWITCHES, TOLL, TURN
 from .spares import NEVER
 from .surroundings import changes, here
 from .syscalls import evidence, switches
 from .takeover import RunToken
-from .tasks import coroutine_of, set_running_loop, start_task
-from .waits import Waits, family
+from .tasks import set_running_loop
+from .waits import Waits
 from .workers import shared_group
 
 if TYPE_CHECKING:
@@ -48,26 +49,21 @@ __all__ = ["EXITS", "Home", "home_of"]
 
 T = TypeVar("T")
 DEPTH = 40  # arbitrary: coroutines started inside each other's first steps; Python's recursion limit is 1000 frames
-EXITS = (KeyboardInterrupt, SystemExit)
 UNGUARDED = cast(RunToken, SimpleNamespace(cell=[], covered=NEVER))  # for a run token: its regions are never taken
 
 
-class Home(Deliveries):
+class Home(Coroutines):
     """The part of this library that belongs to one event loop. Thread: loop, unless a method says otherwise."""
 
     __slots__ = (
-        "_first_steps",
-        "_starting",
-        "_suspended",
         "_thread",
         "_watch",
         "awaits_round",
         "busy",
-        "deadline",
         "debug",
-        "depth",
         "expiries",
         "lendings",
+        "patience",
         "pumping",
         "turn",
         "unawaited",
@@ -86,15 +82,11 @@ class Home(Deliveries):
         self.waits = Waits(self.lendings.ask)
         self.expiries = Expiries(loop)
         self.turn = TURN  # nanoseconds; below zero the loop has to go round before more may run in place
-        self.deadline = 0  # nanoseconds: when to look whether the loop has gone round
         self.awaits_round = False  # _went_round is scheduled
+        self.patience = PATIENCE  # seconds; how long a shutdown waits for those that do not stop
         self.busy: set[Ledger] = set()  # pools with threadlets that are not final
         self.unawaited = 0  # when the last plain function in place was started, until it is awaited: tells fan-out
-        self.depth = 0  # how many coroutines take their first steps inside each other
         self.pumping: Turns | None = None  # the pool whose pump is at work
-        self._starting: Threadlet[Any] | None = None  # the coroutine threadlet that takes its first step
-        self._first_steps: list[Threadlet[Any]] = []  # those that were starting when they blocked
-        self._suspended: dict[asyncio.Task[Any], Threadlet[Any]] = {}
         self._watch = self._until_shutdown()
         with suppress(StopIteration):
             self._watch.__anext__().send(None)
@@ -104,13 +96,9 @@ class Home(Deliveries):
         try:
             yield
         finally:
-            while self.busy:
-                pools = list(self.busy)
-                for pool in cast("list[Any]", pools):
-                    pool.close()
-                    pool.cancel("the event loop shuts down")
-                for pool in cast("list[Any]", pools):
-                    await pool.drain()
+            left = await depart(lambda: cast(Any, self.busy), "the event loop shuts down", timeout=self.patience)
+            if left and self.patience:
+                tell("the event loop shuts down and leaves them behind", left)
 
     # ------------------------------------------------------------------------------------------- the three roads
 
@@ -140,6 +128,12 @@ class Home(Deliveries):
         """Say whether the loop runs on another thread than its own, which is blocked."""
         return self.token is not None and self.token.thread != self.token.home
 
+    def is_here(self) -> bool:
+        """Say whether this thread may touch what belongs to the loop although it sees no running loop. Thread: any."""
+        if not self.loop.is_running():
+            return True
+        return self.token is None and self._thread == threading.get_ident()
+
     def _lend(self, thread: int) -> Callable[[], None]:
         """Let another thread go on: keep what is true of this one, return what brings it back. Thread: the new driver.
 
@@ -153,6 +147,8 @@ class Home(Deliveries):
         if handle is not None:
             handle._marks |= MISSED
             handle.pool._list(handle)  # type: ignore[union-attr]
+            if is_cleaning(handle):
+                deferred[handle].limit()
         if self.pumping is not None:
             self.pumping._rearm()
         self._resume(0, None, 0, None)
@@ -217,6 +213,8 @@ class Home(Deliveries):
             value = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
         except BaseException as error:
             failure = error
+        if deferred and handle in deferred:
+            failure = clean_up(handle, failure)
         now = monotonic_ns()
         spent = now - started
         try:
@@ -276,114 +274,6 @@ class Home(Deliveries):
             learner = definition.learner
             learner.ran_in_place(spent, blocked, self.unawaited != 0, definition.in_place, self.budget, now)
         return violation
-
-    def start_coroutine(
-        self,
-        handle: Threadlet[T],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any] | None,
-        context: Context | None = None,
-    ) -> Threadlet[T]:
-        """Let a coroutine take its first step here and now, as a task of its own. Return the handle.
-
-        Args:
-            handle: Its threadlet, in state "running".
-            args: Its positional arguments.
-            kwargs: Its keyword arguments.
-            context: Where it runs; None: in a copy of the current one.
-        """
-        definition = handle.entrypoint
-        outer, depth = self._starting, self.depth
-        self._starting = handle
-        self.depth = depth + 1
-        failure = None
-        try:
-            handle._task = coroutine = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
-            if self.families or handle._marks & ADMITTED:
-                context = self._in_family(handle, context)
-            if context is None:  # a keyword less is 15 ns less; and a task is told by its coroutine, it needs no name
-                task = start_task(coroutine, loop=self.loop, eager_start=True)
-            else:
-                task = start_task(coroutine, loop=self.loop, context=context, eager_start=True)
-            finished = task.done()
-            if finished:
-                value = task.result()
-        except BaseException as error:
-            failure = error
-        self._starting = outer
-        self.depth = depth
-        definition.in_place = started = definition.in_place + 1
-        if not started & 7:  # each eighth time: to read the clock costs 4 % of what is done here
-            now = monotonic_ns()
-            if now >= self.deadline:
-                self.look_round(now)
-        if failure is not None:
-            try:
-                return self._fail_in_place(handle, failure)
-            finally:
-                del handle, failure  # see run_in_place
-        handle._task = None
-        if not finished:
-            self._suspend(handle, task)
-        elif handle._marks:
-            self.settle(handle, DONE, value)
-        else:
-            handle._state = DONE  # from running: see lifecycles.STEPS
-            handle._value = value
-            handle.pool._tallies[definition].done += 1  # type: ignore[union-attr]
-        return handle
-
-    def _fail_in_place(self, handle: Threadlet[T], failure: BaseException) -> Threadlet[T]:
-        self.settle(handle, FAILED, failure)
-        if isinstance(failure, EXITS):
-            raise handle._retrieve()
-        return handle
-
-    def _suspend(self, handle: Threadlet[Any], task: asyncio.Task[Any]) -> None:
-        """Let a coroutine that could not finish in place go on as the task that it is."""
-        handle._move(State.MISSED)
-        handle._task = task
-        self._suspended[task] = handle
-        now = monotonic_ns()
-        handle._arrived = handle._arrived or now
-        handle._marks |= MISSED
-        handle.entrypoint.missed += 1
-        task.add_done_callback(partial(self._end_task, handle, now))
-        if handle.entrypoint.at_home and self.token is not None:
-            self.token.pin(task)
-        handle.pool._list(handle)  # type: ignore[union-attr]
-        if handle._marks & ASKED:
-            handle._marks &= ~ASKED
-            task.cancel(handle._value)
-
-    def current(self, task: asyncio.Task[Any] | None) -> Threadlet[Any] | None:
-        """Return the threadlet whose coroutine this task drives."""
-        handle = None if task is None else self._suspended.get(task)
-        if handle is None and task is not None and (self._starting is not None or self._first_steps):
-            # In its first step, when its task is still being made; or in that of a task which it has started eagerly.
-            coroutine = coroutine_of(task)
-            for starting in (self._starting, *self._first_steps):
-                if starting is not None and starting._task is coroutine:
-                    handle = starting
-        return handle
-
-    def awaiter(self) -> Threadlet[Any] | None:
-        """Return the threadlet that waits, if something is awaited here: the one that runs, or whose family this is."""
-        task = asyncio.current_task(self.loop) if self._suspended or self._starting else None
-        return self.current(task) or family.get()
-
-    def _end_task(self, handle: Threadlet[Any], since: int, task: asyncio.Task[Any]) -> None:
-        del self._suspended[task]
-        handle.pool._ran(handle, monotonic_ns() - since)  # type: ignore[union-attr]
-        if handle.entrypoint.at_home and self.token is not None:
-            self.token.aside.unpin(task)
-        try:
-            state, value = DONE, task.result()
-        except BaseException as error:
-            state, value = FAILED, error
-        self.settle(handle, state, value)
-        if state is FAILED and isinstance(value, EXITS):
-            handle._retrieve()  # the task has let it out of the loop already
 
 
 def home_of(loop: asyncio.AbstractEventLoop) -> Home:

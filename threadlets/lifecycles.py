@@ -4,8 +4,9 @@ One table drives the code, the error for a step that the table does not have, an
 
 >>> print(drawing())
 queued   -> running | failed | cancelled
-running  -> missed | done | failed | cancelled
-missed   -> done | failed | cancelled
+running  -> missed | cleaning | done | failed | cancelled
+missed   -> cleaning | done | failed | cancelled
+cleaning -> done | failed | cancelled
 done     (final)
 failed   (final)
 cancelled (final)
@@ -32,6 +33,7 @@ class State(StrEnum):
     QUEUED = "queued"  # waits for its pool's throttles, or for a worker thread
     RUNNING = "running"  # its code runs: in place, or on a worker that it was sent to at its start
     MISSED = "missed"  # started in place and could not finish there: a coroutine that is suspended on the loop
+    CLEANING = "cleaning"  # its function has ended, and what it has deferred is called; see Threadlet.state
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -39,8 +41,9 @@ class State(StrEnum):
 
 STEPS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.RUNNING, State.FAILED, State.CANCELLED}),  # failed: shed before it ran
-    State.RUNNING: frozenset({State.MISSED, State.DONE, State.FAILED, State.CANCELLED}),
-    State.MISSED: frozenset({State.DONE, State.FAILED, State.CANCELLED}),
+    State.RUNNING: frozenset({State.MISSED, State.CLEANING, State.DONE, State.FAILED, State.CANCELLED}),
+    State.MISSED: frozenset({State.CLEANING, State.DONE, State.FAILED, State.CANCELLED}),
+    State.CLEANING: frozenset({State.DONE, State.FAILED, State.CANCELLED}),
     State.DONE: frozenset(),
     State.FAILED: frozenset(),
     State.CANCELLED: frozenset(),
@@ -50,7 +53,7 @@ INITIAL = frozenset({State.QUEUED, State.RUNNING})  # running: started in place,
 FINAL = frozenset(state for state, following in STEPS.items() if not following)
 
 
-QUEUED, RUNNING, SUSPENDED = State.QUEUED, State.RUNNING, State.MISSED
+QUEUED, RUNNING, SUSPENDED, CLEANING = State.QUEUED, State.RUNNING, State.MISSED, State.CLEANING
 DONE, FAILED, CANCELLED = State.DONE, State.FAILED, State.CANCELLED
 
 # Marks: what is true of a handle besides its state. The first ones are those of a threadlet that waits in a queue: the

@@ -1,4 +1,4 @@
-"""The event loop that changes hands: asyncio's selector loop with a run token, and how to run a program on it.
+"""The event loop that changes hands: asyncio's selector loop with a run token.
 
 Why its own round: the token is passed on between two callbacks, callbacks that cannot run now are set aside, and the
 one that runs has to be known. All of that happens where a round of the loop is run, so ``EventLoop`` has its own; it
@@ -20,18 +20,15 @@ import sys
 import threading
 import warnings
 from asyncio import SelectorEventLoop, base_events
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from importlib import import_module
-from typing import Any, Literal, TypeVar, TypeVarTuple
+from typing import Any, TypeVarTuple
 
 from .snapshots import TakeoverStatistics
 from .takeover import RunToken
 
-__all__ = ["EventLoop", "new_event_loop", "run"]
+__all__ = ["EventLoop", "new_event_loop"]
 
-T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 NEEDED = (
@@ -329,38 +326,3 @@ def new_event_loop() -> EventLoop:
     Thread: any.
     """
     return EventLoop(main_at_home=True)
-
-
-def run(
-    main: Coroutine[Any, Any, T],
-    *,
-    loop: Literal["asyncio", "uvloop"] | Callable[[], asyncio.AbstractEventLoop] = "asyncio",
-    debug: bool | None = None,
-) -> T:
-    """Run a coroutine as ``asyncio.run`` does, on a loop that changes hands.
-
-    Args:
-        main: What to run.
-        loop: ``"asyncio"``: on ``EventLoop``. ``"uvloop"``: on ``threadlets.adapters.uvloop.EventLoop``. Or a factory.
-        debug: Whether in asyncio's debug mode; None: as the environment says.
-
-    Raises:
-        ImportError: For ``"uvloop"``, if it is not installed.
-        RuntimeError: If an event loop runs in this thread.
-        ValueError: For another ``loop``.
-    """
-    if not asyncio.iscoroutine(main):
-        raise TypeError(f"run({main!r}): expected a coroutine, as main() is if main is an async function")
-    try:
-        if loop == "asyncio":
-            factory: Callable[[], asyncio.AbstractEventLoop] = EventLoop
-        elif loop == "uvloop":
-            factory = partial(import_module("threadlets.adapters.uvloop").new_event_loop, main_at_home=False)
-        elif callable(loop):
-            factory = loop
-        else:
-            raise ValueError(f"loop={loop!r}: expected 'asyncio', 'uvloop', or a function that makes a loop")
-        with asyncio.Runner(loop_factory=factory, debug=debug) as runner:
-            return runner.run(main)
-    finally:
-        main.close()

@@ -7,8 +7,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple, cast
 
+from .cancellation import check_seconds
 from .definitions import check_tags, resolve
-from .errors import PoolClosed
+from .departures import depart, tell
+from .errors import CloseTimeout, PoolClosed
 from .handles import Threadlet
 from .ledgers import UNBOUND, Tally, summary
 from .lifecycles import FINAL, LISTED, State
@@ -152,7 +154,7 @@ class Pool(Starts):
         Args:
             entrypoint: What they are calls of.
             tag: A tag that they carry.
-            state: "queued", "running" or "missed".
+            state: "queued", "running", "missed" or "cleaning".
             where: A predicate that is true of them.
 
         Raises:
@@ -272,12 +274,31 @@ class Pool(Starts):
         if not self._index:
             self._fold()
 
-    async def aclose(self) -> None:
-        """Take no more work, cancel what is in the pool, and wait until it has stopped. Cancel: point."""
+    async def aclose(self, *, finish: float = 0.0, timeout: float = float("inf")) -> None:
+        """Take no more work, cancel what is in the pool, and wait until it has stopped.
+
+        What is queued never runs. Those that take over 5 seconds to stop are named on stderr, with what they are doing.
+
+        Args:
+            finish: How many seconds what runs may take to finish by itself, before it is cancelled; ``inf``: any time.
+            timeout: How many seconds it may then take to stop.
+
+        Raises:
+            CloseTimeout: If some have not stopped by then; they are named on stderr, and still in the pool.
+            TypeError: If a time is no number.
+            ValueError: If it is NaN or below 0.
+
+        Cancel: point; what is in the pool is cancelled by then.
+        """
+        check_seconds("finish", finish)
+        check_seconds("timeout", timeout)
         self.close()
-        if self._index:
-            self.cancel(f"{self!r} was closed")
-            await self.drain()
+        reason = f"{self!r} was closed"
+        left = await depart(lambda: [self] if self._index else [], reason, finish=finish, timeout=timeout)
+        if left:
+            what = f"{self!r} was not empty {timeout:g} s after everything in it was told to stop"
+            tell(what, left)
+            raise CloseTimeout(f"{what}: {', '.join(map(repr, left[:3]))}{' and others' * (len(left) > 3)}")
 
     async def __aenter__(self) -> Pool:
         """Begin a scope.

@@ -7,9 +7,12 @@ a failure does not cancel the others, and a failure that somebody has retrieved 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from asyncio import CancelledError
 from typing import TYPE_CHECKING, Any
+
+from .departures import wait_out
 
 if TYPE_CHECKING:
     from .handles import Threadlet
@@ -25,7 +28,7 @@ class Scope:
         RuntimeError: If it is not entered in a task.
     """
 
-    __slots__ = ("_cancelling", "_cause", "_leaving", "_parent", "_pool")
+    __slots__ = ("_cancelling", "_cause", "_leaving", "_parent", "_pool", "_reason")
 
     def __init__(self, pool: Pool) -> None:
         parent = asyncio.current_task()
@@ -34,6 +37,7 @@ class Scope:
         self._pool = pool
         self._parent = parent
         self._cancelling = False  # everything has been told to stop
+        self._reason = ""  # why
         self._cause: Threadlet[Any] | None = None  # the threadlet whose failure made us cancel the body
         self._leaving = False  # the body has ended
 
@@ -64,7 +68,7 @@ class Scope:
             try:
                 if pool._index:
                     told = False
-                    await pool.drain()
+                    await (wait_out([pool], math.inf, self._reason) if self._cancelling else pool.drain())
                 else:
                     told = True
                     await asyncio.sleep(0)
@@ -103,5 +107,5 @@ class Scope:
         raise BaseExceptionGroup(f"unretrieved failures in {name}", failures) from None
 
     def _cancel_all(self, reason: str) -> None:
-        self._cancelling = True
+        self._cancelling, self._reason = True, reason
         self._pool.cancel(reason)

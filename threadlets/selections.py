@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .definitions import Definition, check_priority
 from .errors import PoolClosed
 from .handles import Threadlet
-from .lifecycles import FINAL, QUEUED, SUSPENDED, State
+from .lifecycles import CLEANING, FINAL, QUEUED, SUSPENDED, State
 
 if TYPE_CHECKING:
     from .pools import Pool
@@ -80,16 +80,14 @@ class Selection:
             reason: Becomes the argument of their ``CancelledError``.
 
         Raises:
-            RecursionError: If coroutines that await each other form a chain that is too long for asyncio to cancel at
-                once; all others are cancelled then.
+            RecursionError: If a coroutine awaits a chain of plain tasks that is too long for asyncio to cancel at once;
+                all others are cancelled then.
         """
         cancelled, failed = 0, None
         for handle in self._found():
             try:
                 cancelled += handle.cancel(reason)
-            except (
-                RecursionError
-            ) as error:  # in a long chain of tasks that await each other: the others are to be cancelled
+            except RecursionError as error:  # the others are to be cancelled
                 failed = error
         if failed is not None:
             raise failed
@@ -186,10 +184,13 @@ class Criteria(Selection):
             tagged = pool._index.tagged(self._tag)
             yield len(tagged), tagged
         if self._state is not None:
-            places: list[Collection[Threadlet[Any]]] = [pool._tasks if self._state is SUSPENDED else pool._work]
+            places: list[Collection[Threadlet[Any]]] = [pool._followers]
+            if self._state in (SUSPENDED, CLEANING):
+                places.append(pool._tasks)
+            if self._state is not SUSPENDED:
+                places.append(pool._work)
             if self._state is QUEUED:
                 places.append(cast("Collection[Threadlet[Any]]", pool._root._queue))
-            places.append(pool._followers)
             yield sum(map(len, places)), chain.from_iterable(places)
 
     def _size(self) -> int:

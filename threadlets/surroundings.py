@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .handles import Threadlet
 
-__all__ = ["changes", "here"]
+__all__ = ["changes", "here", "waiting"]
 
 
 # By thread: the innermost plain function's threadlet. A dict and not a threading.local, which costs 100 ns more a call.
 here: dict[int, Threadlet[Any] | None] = {}
+
+# Who waits for what, of those that wait on a thread or for a lock: threadlets, tasks, numbers of threads, and loops
+# that are blocked; for a lock, for a task, for one of these. To find circles: see deadlocks.py.
+waiting: dict[Any, Any] = {}
 
 
 def changes(before: Context, after: Context) -> list[tuple[ContextVar[Any], Any]] | None:

@@ -17,7 +17,8 @@ A cancel between 2 and 3 arrives as ``_Started.throw(CancelledError)``. A plain 
 waits for; so that is done, and the future handed over (``test_cancel_right_after_start``). If that future refuses, the
 coroutine gets the CancelledError itself when the future is done, as in a plain task that has ``_must_cancel`` set.
 
-Assumes: ``asyncio.tasks._enter_task`` and ``_leave_task`` (3.7 and later), which third-party event loops use too;
+Assumes: ``asyncio.tasks._enter_task``, ``_leave_task``, ``_unregister_task`` (3.7 and later), which third-party event
+loops use too;
 ``asyncio._get_running_loop`` and ``_set_running_loop``, which are in asyncio's ``__all__`` for the use of event loops.
 """
 
@@ -29,12 +30,21 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar, cast
 
-__all__ = ["coroutine_of", "running_loop", "set_running_loop", "start_task"]
+__all__ = ["coroutine_of", "running_loop", "set_running_loop", "start_task", "unlist"]
 
 T = TypeVar("T")
 
 running_loop = asyncio._get_running_loop  # None where none runs
 set_running_loop = asyncio._set_running_loop
+
+
+def unlist(task: asyncio.Task[Any]) -> None:
+    """Take a task out of ``asyncio.all_tasks()``, for those that cancel all of them. Somebody has to refer to it then.
+
+    Thread: loop.
+    """
+    asyncio.tasks._unregister_task(task)
+
 
 if sys.version_info >= (3, 12):
     # start_task(coroutine, loop=loop, context=context, eager_start=True): no function around it, which would

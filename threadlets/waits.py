@@ -26,7 +26,7 @@ from .throttles import Throttle
 if TYPE_CHECKING:
     from .handles import Threadlet
 
-__all__ = ["Place", "Ties", "Waits", "family", "is_wait"]
+__all__ = ["Place", "Ties", "Waits", "family", "in_line", "is_wait"]
 
 # In the context of a coroutine that holds a place in a throttle, and of what it starts: that threadlet.
 family: ContextVar[Threadlet[Any] | None] = ContextVar("threadlets.family", default=None)
@@ -45,6 +45,9 @@ def is_wait(callback: Any) -> bool:
         callback = callback.func
     return getattr(callback, "__module__", None) in WAITING
 
+
+# Of those that wait in line for a lock: what puts them where their priority wants them. Thread: any.
+in_line: dict[Any, Callable[[], object]] = {}
 
 Place = tuple[Throttle, Hashable]
 
@@ -85,7 +88,7 @@ class Waits:
 
     def begin(self, waiter: Threadlet[Any], awaited: Threadlet[Any]) -> None:
         """Note that one threadlet waits for another one. O(1), and O(waits) where urgency is handed on."""
-        if waiter is awaited or waiter.done():
+        if waiter is awaited or waiter.done() or awaited.done():
             return
         mine, its = self._tie(waiter), self._tie(awaited)
         its.awaiters[waiter] = its.awaiters.get(waiter, 0) + 1
@@ -241,6 +244,8 @@ class Waits:
         handle._priority = priority
         if handle._state is QUEUED:
             handle.pool._rekey(handle)  # type: ignore[union-attr]
+        elif (rekey := in_line.get(handle)) is not None:
+            rekey()
 
     def _tie(self, handle: Threadlet[Any]) -> Ties:
         ties = self._ties.get(handle)

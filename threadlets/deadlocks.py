@@ -1,0 +1,232 @@
+"""Finds circles of waits: somebody waits for a lock whose holder waits, in the end, for him.
+
+Who waits for whom is known of those that wait on a thread, or for a lock (``surroundings.waiting``), and of threadlets
+that wait for another one (``waits``). Everybody waits for one thing at a time, or we do not know which of several would
+do; so it is a chain that is followed, and an end of it that we cannot see is no circle.
+
+Whoever closes a circle notes his own wait first and looks second, both under one mutex. So two that close one together
+cannot miss it, and one of them finds it: he takes his wait back under the same mutex, and raises. In between nobody who
+is in the chain can have let go of a lock: he would have to take his wait back first, and that takes the mutex, too.
+
+What is seen: locks of this library; ``await`` of one threadlet; ``call_async``; functions that are called in place by a
+task, which waits for them; an event loop that is blocked by such a function, and so all that runs there.
+
+Not seen: what a plain task awaits, events, conditions, semaphores, queues, locks of others. A wait for a lock that has
+a timeout ends by itself: it closes no circle, unless its lock is held by the very one who waits.
+
+In a forked child nobody waits but those that come later: the threads that waited are not there.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol
+
+from .errors import Deadlock
+from .regions import region_here
+from .surroundings import waiting
+from .tasks import running_loop
+
+__all__ = ["Ownable", "blocked_loop", "callers", "check", "for_locks", "name_of", "waits_for"]
+
+FAR = 1_000  # arbitrary: how far a chain is followed
+
+_mutex = threading.Lock()
+
+# Waits of one threadlet for another that are in `waits` since the first is in line for a lock of the second, and how
+# many locks that is so for. They are noted, and forgotten, a little later than it is true; `waiting` is exact.
+for_locks: dict[tuple[Any, Any], int] = {}
+
+
+class Ownable(Protocol):
+    """What somebody may hold."""
+
+    _owner: Any  # None: nobody
+
+    def _taken_by(self) -> str:
+        """Say who holds it, and where he has taken it."""
+
+
+@contextmanager
+def waits_for(who: Any, target: Ownable, *, timed: bool = False) -> Iterator[Callable[[], None]]:
+    """Note that somebody waits for a lock, and that those wait who have called him right here.
+
+    Args:
+        who: Who it is.
+        target: The lock.
+        timed: Whether the wait ends by itself.
+
+    Yields:
+        What looks once more whether that is a circle; it raises, too.
+
+    Raises:
+        Deadlock: If that closes a circle.
+    """
+    if timed:
+        if target._owner == who:
+            raise _deadlock([who, target, who])
+        yield _nothing
+        return
+    waits = dict.fromkeys(callers(who), who)
+    if (loop := blocked_loop(who)) is not None:
+        waits[loop] = who
+    waits[who] = target
+    try:
+        _look(who, waits, begins=True)
+        yield partial(_look, who, waits)
+    finally:
+        with _mutex:
+            _forget(waits)
+
+
+def check(who: Any) -> None:
+    """Raise Deadlock if somebody waits, in the end, for himself."""
+    _look(who, {})
+
+
+def _look(who: Any, waits: dict[Any, Any], *, begins: bool = False) -> None:
+    """Look whether these waits of somebody's close a circle: then they are taken back, and Deadlock is raised."""
+    with _mutex:
+        if begins:
+            waiting.update(waits)
+        chain = _chain(who)
+        if chain is not None:
+            _forget(waits)
+    if chain is not None:
+        raise _deadlock(chain)
+
+
+def _forget(waits: dict[Any, Any]) -> None:
+    for each in waits:
+        waiting.pop(each, None)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _chain(who: Any) -> list[Any] | None:
+    """Follow who waits for whom until somebody comes again; None if nobody does."""
+    chain = [who]
+    while len(chain) < FAR:
+        following = _next(chain[-1])
+        if following is None:
+            return None
+        if following in chain:  # it may be a circle that others are in
+            return [*chain, following] if following == who else None
+        chain.append(following)
+    return None
+
+
+def _next(node: Any) -> Any:
+    """Return what somebody waits for, or who holds something; None if nothing is known."""
+    if hasattr(node, "_taken_by"):
+        return node._owner
+    target = waiting.get(node)
+    if target is not None:
+        return target
+    loop = None
+    if isinstance(node, asyncio.Future):
+        loop = node.get_loop()
+    elif getattr(node, "pool", None) is not None:
+        home = node.pool._home
+        ties = home.waits.get(node)
+        awaits = [] if ties is None else [each for each in list(ties.awaits) if (node, each) not in for_locks]
+        if len(awaits) == 1 and not awaits[0].done():
+            return awaits[0]
+        if isinstance(getattr(node, "_task", None), asyncio.Task):
+            loop = home.loop
+    return loop if loop in waiting else None
+
+
+# -------------------------------------------------------------------------------------------------------- what to say
+
+
+def _deadlock(chain: list[Any]) -> Deadlock:
+    steps = [_step(each, chain[place + 1]) for place, each in enumerate(chain[:-1])]
+    return Deadlock("a circle of waits: " + "; ".join(filter(None, steps)))
+
+
+def _step(node: Any, following: Any) -> str:
+    if hasattr(node, "_taken_by"):
+        return node._taken_by()  # type: ignore[no-any-return]
+    if isinstance(node, asyncio.AbstractEventLoop):
+        return ""  # the one that blocks it comes next
+    if isinstance(following, asyncio.AbstractEventLoop):
+        return f"{name_of(node)} cannot go on while its event loop is blocked"
+    return f"{name_of(node)} waits for {name_of(following)}"
+
+
+def name_of(node: Any) -> str:
+    """Name somebody in a message."""
+    if isinstance(node, int):
+        name = next((f" {thread.name!r}" for thread in threading.enumerate() if thread.ident == node), "")
+        return f"thread{name} ({node})"
+    if isinstance(node, asyncio.Task):
+        return f"task {node.get_name()!r} ({getattr(node.get_coro(), '__qualname__', node.get_coro())})"
+    return repr(node)
+
+
+# ---------------------------------------------------------------------------------------------- who else waits for him
+
+
+def callers(who: Any) -> Iterator[Any]:
+    """Iterate over those whose step a function is called in, on this thread: they wait for it."""
+    if isinstance(who, (int, asyncio.Future)) or who.entrypoint.is_coroutine:
+        return
+    loop = who.pool._home.loop
+    task = _task_here(loop)
+    if task is not None:
+        home: Any = getattr(loop, "_threadlets_home", None)
+        yield (None if home is None else home.current(task)) or task
+
+
+def blocked_loop(who: Any) -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that cannot go on while a function waits here; None if there is none."""
+    if running_loop() is not None:
+        return None
+    if isinstance(who, (int, asyncio.Future)) or who.entrypoint.is_coroutine:
+        region = region_here()  # whoever sees no running loop in a coroutine is in one
+        return None if region is None or region[0].enabled else region[0].driver.loop
+    home, thread = who.pool._home, threading.get_ident()
+    if home.token is None:
+        blocked = home.thread == thread
+    else:
+        blocked = home.token.thread == thread and not (home.token.enabled and who.entrypoint.guarded)
+    return home.loop if blocked else None
+
+
+def _task_here(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
+    """Return the task of a loop whose step this thread is in, also if the loop goes on without it.
+
+        this thread: asks for the task        the loop is taken over: notes that this thread is away
+        this thread: looks who is away        the loop is taken over: leaves the task
+    So the answer to the first question counts only if the second one has none.
+    """
+    token: Any = getattr(loop, "_threadlets_token", None)
+    me = threading.get_ident()
+    if token is None:
+        home: Any = getattr(loop, "_threadlets_home", None)
+        return asyncio.current_task(loop) if home is not None and home.thread == me else None
+    task = asyncio.current_task(loop) if token.thread == me else None
+    for taken in list(token.away.values()):
+        if taken.thread == me:
+            return taken.task  # type: ignore[no-any-return]
+    return task
+
+
+def _after_fork() -> None:
+    global _mutex
+    _mutex = threading.Lock()
+    waiting.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

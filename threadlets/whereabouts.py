@@ -1,0 +1,74 @@
+"""Where a threadlet is, for reports: the stack of its thread, or the coroutines that wait for each other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from .claims import is_ours
+from .surroundings import here
+from .tasks import coroutine_of
+
+if TYPE_CHECKING:
+    from .handles import Threadlet
+
+__all__ = ["place_of", "stack_of"]
+
+ASYNCIO = os.path.dirname(asyncio.__file__)
+FRAMES = ("cr_frame", "gi_frame", "ag_frame")
+AWAITED = ("cr_await", "gi_yieldfrom", "ag_await")
+
+
+def stack_of(handle: Threadlet[Any]) -> list[str]:
+    """Return the lines of a threadlet's stack as tracebacks show them, the innermost last. Thread: any."""
+    stack = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in _frames(handle))
+    return stack.format()
+
+
+def place_of(handle: Threadlet[Any]) -> str:
+    """Say where a threadlet is: at its innermost line that is neither ours nor asyncio's. Thread: any."""
+    for frame in reversed(_frames(handle)):
+        if os.path.dirname(frame.f_code.co_filename) != ASYNCIO:
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return "an unknown place"
+
+
+def _frames(handle: Threadlet[Any]) -> list[FrameType]:
+    """Return a threadlet's frames, the innermost last, without ours at either end."""
+    frames: list[FrameType] = []
+    thread = next((thread for thread, each in list(here.items()) if each is handle), None)
+    task = getattr(handle, "_task", None)
+    if thread is not None:
+        frame = sys._current_frames().get(thread)
+        while frame is not None:
+            frames.insert(0, frame)
+            frame = frame.f_back
+        code = getattr(handle.entrypoint.function, "__code__", None)
+        for place, each in enumerate(frames):
+            if each.f_code is code:
+                del frames[:place]
+                break
+    elif task is not None and hasattr(task, "get_coro"):
+        frames += _awaiting(coroutine_of(task))
+    while frames and is_ours(frames[-1]):
+        frames.pop()
+    while frames and is_ours(frames[0]):
+        del frames[0]
+    return frames
+
+
+def _awaiting(coroutine: Any) -> Iterator[FrameType]:
+    """Iterate over the frames of a coroutine that is suspended, and of those that it waits for."""
+    while (frame := _first(coroutine, FRAMES)) is not None:
+        yield frame
+        coroutine = _first(coroutine, AWAITED)
+
+
+def _first(coroutine: Any, names: tuple[str, ...]) -> Any:
+    """Return the first attribute that is there and not None: coroutines and generators call the same differently."""
+    return next((value for name in names if (value := getattr(coroutine, name, None)) is not None), None)
