@@ -48,11 +48,13 @@ class Program:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    def reach(self, words: str) -> None:
-        """Wait until it says this."""
+    def reach(self, *words: str) -> None:
+        """Wait until it says all of these, in any order."""
         assert self.process.stdout is not None
+        missing = set(words)
         for line in self.process.stdout:
-            if line.strip() == words:
+            missing.discard(line.strip())
+            if not missing:
                 return
         raise AssertionError(f"it ended without saying {words!r}: {self.process.communicate()[1]}")
 
@@ -125,7 +127,7 @@ def test_one_signal_ends_a_program(runner: str, number: signal.Signals) -> None:
     if runner == "asyncio.run" and number is signal.SIGTERM:
         pytest.skip("asyncio.run leaves SIGTERM alone: the process is gone at once")
     with running(source(ENDS, runner)) as program:
-        program.reach("main waits")
+        program.reach("main waits", "listening")
         program.send(number)
         code, output, errors = program.end()
     lines = output.splitlines()
@@ -155,7 +157,7 @@ def test_who_does_not_stop_is_named(runner: str) -> None:
     """A worker that sleeps is named on stderr with its stack; Ctrl-C leaves without it."""
     with running(source(SLEEPS.replace("ASLEEP", "0.01"), runner)) as program:
         program.reach("main ends")
-        said = program.reach_error("time.sleep") if sys.version_info < (3, 12) else program.reach_error("in sleeps")
+        said = program.reach_error("in sleeps")
         assert "still waiting for 1 threadlet" in said and "<Threadlet sleeps running>" in said
         program.send(signal.SIGINT)
         code, _, errors = program.end()
@@ -185,6 +187,37 @@ def test_a_deadline_ends_the_wait() -> None:
     assert code == 0
     assert "left behind 1 threadlet, which did not stop within 0.1 s" in errors
     assert errors.count("left behind") == 1
+
+
+STUCK = """
+def sleeps():
+    say("asleep")
+    time.sleep(1000)
+
+async def main():
+    await threadlet(contract=WORKER)(sleeps)()
+
+RUN
+"""
+
+
+@pytest.mark.parametrize("runner", ["threadlets.run", "on uvloop"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("ends_by", ["the same again", "timeout"])
+def test_a_main_that_is_stuck(runner: str, number: signal.Signals, ends_by: str) -> None:
+    """If main waits for a worker that sleeps, this is said, too; the same signal again, or the timeout, leaves both."""
+    options = "{}" if ends_by == "the same again" else "dict(timeout=0.2)"
+    with running(source(STUCK, runner, options)) as program:
+        program.reach("asleep")
+        program.send(number)
+        said = program.reach_error("in sleeps")
+        assert f"still waiting for main() and 1 threadlet, 0 s after {number.name}" in said
+        assert "in main\n" in said and "<Threadlet sleeps running>" in said
+        if ends_by == "the same again":
+            program.send(number)
+        code, _, errors = program.end()
+    assert code in ((-signal.SIGINT, 130) if number is signal.SIGINT else (143,)), errors
+    assert "left behind" in errors
 
 
 FINISHES = """
@@ -251,7 +284,7 @@ async def main():
     say("stopped by my own handler")
 
 RUN
-say("_Terminable" in repr(signal.getsignal(signal.SIGTERM)))
+say("_Ending" in repr(signal.getsignal(signal.SIGTERM)))
 """
 
 

@@ -303,11 +303,16 @@ class Admission(Overflow):
         #   running here: it has its arguments, so the threadlet may be abandoned.
         handle._value = reason
         handle._marks |= ASKED
-        if handle._marks & AT_WORKER and handle._state is RUNNING and handle.entrypoint.contract.cancel == "abandon":
-            handle._marks |= ABANDONED
-            self._home.settle(handle, CANCELLED, reason)
+        if handle.entrypoint.contract.cancel == "abandon":
+            self._abandon(handle, reason)
         tell(handle)
         return True
+
+    def _abandon(self, handle: Threadlet[Any], reason: object) -> None:
+        """Have nobody wait for a function that runs on a worker, if it does."""
+        if handle._marks & AT_WORKER and handle._state is RUNNING:
+            handle._marks |= ABANDONED
+            self._home.settle(handle, CANCELLED, reason)
 
     def _cancel_follower(self, handle: Threadlet[Any], reason: object) -> bool:
         """Cancel one that shares the run of another one: see ``sharings``."""

@@ -30,20 +30,21 @@ from .cancellation import check_seconds, why
 from .loops import EventLoop
 from .takeover import SAY_SECONDS
 from .tasks import running_loop
-from .whereabouts import stack_of
+from .whereabouts import stack_of, stack_of_task
 
 if TYPE_CHECKING:
     from .handles import Threadlet
     from .homes import Home
     from .pools import Pool
 
-__all__ = ["PATIENCE", "depart", "run", "wait_out"]
+__all__ = ["PATIENCE", "depart", "leave", "run", "tell", "wait_out"]
 
 T = TypeVar("T")
 
 PATIENCE = 300.0  # seconds; borrowed: how long asyncio waits for the threads of its executor
 MANY = 10  # arbitrary: so many are named
 TERMINATED = 128 + signal.SIGTERM  # what shells say of a program that this signal has ended
+DEFAULTS: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 async def depart(
@@ -106,11 +107,11 @@ async def wait_out(pools: Collection[Pool], until: float, reason: str | None = N
     return []
 
 
-def tell(what: str, left: Collection[Threadlet[Any]]) -> None:
-    """Say on stderr who is left, and what each is doing."""
+def tell(what: str, left: Collection[Threadlet[Any]], where: str = "") -> None:
+    """Say on stderr who is left, and what each is doing; ``where`` is what comes before that. Thread: any."""
     if sys.stderr is None:
         return
-    lines = [f"threadlets: {what}:\n"]
+    lines = [f"threadlets: {what}:\n", where]
     for handle in list(left)[:MANY]:
         inside = why(handle)
         lines.append(f"  {handle!r}, for {handle.age:.1f} s{', ' + inside if inside else ''}\n")
@@ -120,8 +121,21 @@ def tell(what: str, left: Collection[Threadlet[Any]]) -> None:
     sys.stderr.write("".join(lines))
 
 
+def leave(left: Collection[Threadlet[Any]]) -> None:
+    """Have nobody wait any more for those that are held up on workers. Thread: loop."""
+    for handle in left:
+        if handle.pool is not None:
+            handle.pool._abandon(handle, "left behind")
+
+
 def _count(left: Collection[Any]) -> str:
     return f"{len(left)} threadlet{'s' * (len(left) != 1)}"
+
+
+def _busy(loop: asyncio.AbstractEventLoop) -> list[Threadlet[Any]]:
+    home: Home | None = getattr(loop, "_threadlets_home", None)
+    pools: Any = () if home is None else list(home.busy)
+    return list(dict.fromkeys(handle for pool in pools for handle in pool))
 
 
 async def _depart_from(loop: asyncio.AbstractEventLoop, finish: float, timeout: float) -> None:
@@ -129,17 +143,17 @@ async def _depart_from(loop: asyncio.AbstractEventLoop, finish: float, timeout: 
     home: Home | None = getattr(loop, "_threadlets_home", None)
     if home is None:
         return
-    home.patience = timeout
+    home.patience, why = 0.0, ""
     try:
-        left = await depart(lambda: cast("Any", home.busy), "the program ends", finish=finish, timeout=timeout)
+        if await depart(lambda: cast("Any", home.busy), "the program ends", finish=finish, timeout=timeout):
+            why = f", which did not stop within {timeout:g} s" if timeout else ""
+    finally:
+        left = _busy(loop)
         if left:
-            tell(f"left behind {_count(left)}, which did not stop within {timeout:g} s", left)
-            home.patience = 0.0
-    except CancelledError:
-        left = [handle for pool in cast("Any", list(home.busy)) for handle in pool]
-        tell(f"left behind {_count(left)}", left)
-        home.patience = 0.0
-        raise
+            tell(f"left behind {_count(left)}{why}", left)
+            leave(left)
+        else:
+            home.patience = timeout
 
 
 def run(
@@ -164,7 +178,8 @@ def run(
         loop: ``"asyncio"``: on ``EventLoop``. ``"uvloop"``: on ``threadlets.adapters.uvloop.EventLoop``. Or a factory.
         debug: Whether in asyncio's debug mode; None: as the environment says.
         finish: How many seconds threadlets that run when ``main`` has ended may take to finish; ``inf``: any time.
-        timeout: How many more seconds they may take to stop when they are told to, then they are left behind.
+        timeout: How many more seconds they may take to stop when they are told to, and so ``main`` after a signal; then
+            they are left behind.
 
     Raises:
         ImportError: For ``"uvloop"``, if it is not installed.
@@ -179,65 +194,105 @@ def run(
         check_seconds("timeout", timeout)
         if running_loop() is not None:
             raise RuntimeError("threadlets.run() is called where an event loop runs already: await the coroutine there")
-        with asyncio.Runner(loop_factory=_factory(loop), debug=debug) as runner, _Terminable(runner) as terminable:
+        with asyncio.Runner(loop_factory=_factory(loop), debug=debug) as runner, _Ending(runner, timeout) as ending:
             try:
-                return cast(T, terminable.run(main))
+                return cast(T, ending.run(main))
             finally:
-                terminable.run(_depart_from(runner.get_loop(), finish, timeout))
+                ending.run(_depart_from(runner.get_loop(), *((0.0, 0.0) if ending.is_left else (finish, timeout))))
     finally:
         main.close()
 
 
-class _Terminable:
-    """Has SIGTERM do what Ctrl-C does in ``asyncio.Runner``: cancel what runs; and if that was done already, leave."""
+class _Ending:
+    """Has Ctrl-C and SIGTERM end what a runner runs: cancelled the first time, left at once the second time.
 
-    def __init__(self, runner: asyncio.Runner) -> None:
+    As ``asyncio.Runner`` does for Ctrl-C; but who does not stop then is named, and left when his time is over.
+    """
+
+    def __init__(self, runner: asyncio.Runner, timeout: float) -> None:
         self._runner = runner
+        self._timeout = timeout
         self._process = os.getpid()
         self._coroutine: Any = None  # what runs
-        self._asked = False
+        self._asked: signal.Signals | None = None  # by which signal it was asked to end
+        self._watched: asyncio.TimerHandle | None = None
+        self.is_left = False  # nobody waits for anything any more
 
-    def __enter__(self) -> _Terminable:
+    def __enter__(self) -> _Ending:
         loop = self._runner.get_loop()  # it is made now; what its factory raises is raised here
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            # A signal that comes right before the loop waits for descriptors would not be heard before it has waited.
-            # So the loop has a handler, too, which does nothing: it has the interpreter wake the loop for any signal.
-            with suppress(NotImplementedError):  # Windows
-                loop.add_signal_handler(signal.SIGTERM, int)
-            signal.signal(signal.SIGTERM, self._terminate)
+        self._handled = []
+        if threading.current_thread() is threading.main_thread():
+            for number, default in DEFAULTS.items():
+                if signal.getsignal(number) is default:
+                    # A signal that comes right before the loop waits for descriptors would not be heard before it has
+                    # waited. So the loop has a handler, too, which does nothing: to have itself woken by any signal.
+                    with suppress(NotImplementedError):  # Windows
+                        loop.add_signal_handler(number, int)
+                    signal.signal(number, self._hear)
+                    self._handled.append(number)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if signal.getsignal(signal.SIGTERM) == self._terminate:  # in the main thread, then
-            with suppress(NotImplementedError):
-                self._runner.get_loop().remove_signal_handler(signal.SIGTERM)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in self._handled:
+            if signal.getsignal(number) == self._hear:
+                with suppress(NotImplementedError):
+                    self._runner.get_loop().remove_signal_handler(number)
+                signal.signal(number, DEFAULTS[number])
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run it, until it is told to end."""
-        self._coroutine, self._asked = coroutine, False
+        self._coroutine, self._asked = coroutine, None
         try:
             return self._runner.run(coroutine)
         except CancelledError:
-            if self._asked:
-                raise SystemExit(TERMINATED) from None
+            if self._asked is not None:
+                raise self._exit() from None
             raise
+        finally:
+            if self._watched is not None:
+                self._watched.cancel()
 
-    def _terminate(self, number: int, frame: object) -> None:
+    def _exit(self) -> BaseException:
+        return KeyboardInterrupt() if self._asked is signal.SIGINT else SystemExit(TERMINATED)
+
+    def _hear(self, number: int, frame: object) -> None:
+        """Handle a signal. Thread: the main one, anywhere in what it does."""
         if os.getpid() != self._process:  # a forked child has this handler, too, but not the loop
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.raise_signal(signal.SIGTERM)
-        elif self._asked:
-            raise SystemExit(TERMINATED)
-        else:
-            self._asked = True
+            signal.signal(number, DEFAULTS[signal.Signals(number)])
+            signal.raise_signal(number)
+        elif self._asked is None:
+            self._asked = signal.Signals(number)
             self._runner.get_loop().call_soon_threadsafe(self._cancel)
+        else:
+            self._asked = signal.Signals(number)
+            self.is_left = True
+            raise self._exit()
+
+    def _task(self) -> asyncio.Task[Any] | None:
+        return next((task for task in asyncio.all_tasks() if task.get_coro() is self._coroutine), None)
 
     def _cancel(self) -> None:
-        for task in asyncio.all_tasks():
-            if task.get_coro() is self._coroutine:
-                task.cancel("SIGTERM")
+        task = self._task()
+        if task is not None and self._asked is not None:
+            task.cancel(self._asked.name)
+            self._watch(monotonic(), min(SAY_SECONDS, self._timeout))
+
+    def _watch(self, began: float, patience: float) -> None:
+        """Look after a while whether it has ended."""
+        self._watched = asyncio.get_running_loop().call_later(patience, self._look, began, patience)
+
+    def _look(self, began: float, patience: float) -> None:
+        task, spent = self._task(), monotonic() - began
+        if task is None or task.done() or self._asked is None:
+            return
+        left, where = _busy(task.get_loop()), "".join(stack_of_task(task))
+        what = f"{getattr(self._coroutine, '__qualname__', 'the main task')}() and {_count(left)}"
+        self.is_left = spent >= self._timeout
+        verb = "left behind" if self.is_left else "still waiting for"
+        tell(f"{verb} {what}, {spent:.0f} s after {self._asked.name}", left, where)
+        if self.is_left:
+            raise self._exit()
+        self._watch(began, min(2 * patience, max(self._timeout - spent, 0)))
 
 
 def _factory(loop: Any) -> Callable[[], asyncio.AbstractEventLoop]:

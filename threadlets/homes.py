@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from .cleanups import EXITS, clean_up, deferred, is_cleaning
 from .coroutines import Coroutines
 from .definitions import Definition
-from .departures import PATIENCE, depart, tell
+from .departures import PATIENCE, depart, leave, tell
 from .errors import ContractViolation
 from .expiries import Expiries
 from .handles import Threadlet
@@ -99,6 +99,7 @@ class Home(Coroutines):
             left = await depart(lambda: cast(Any, self.busy), "the event loop shuts down", timeout=self.patience)
             if left and self.patience:
                 tell("the event loop shuts down and leaves them behind", left)
+            leave(left)
 
     # ------------------------------------------------------------------------------------------- the three roads
 

@@ -17,7 +17,7 @@ from .tasks import coroutine_of
 if TYPE_CHECKING:
     from .handles import Threadlet
 
-__all__ = ["place_of", "stack_of"]
+__all__ = ["place_of", "stack_of", "stack_of_task"]
 
 ASYNCIO = os.path.dirname(asyncio.__file__)
 FRAMES = ("cr_frame", "gi_frame", "ag_frame")
@@ -28,6 +28,12 @@ def stack_of(handle: Threadlet[Any]) -> list[str]:
     """Return the lines of a threadlet's stack as tracebacks show them, the innermost last. Thread: any."""
     stack = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in _frames(handle))
     return stack.format()
+
+
+def stack_of_task(task: asyncio.Task[Any]) -> list[str]:
+    """Return the same for a task that is suspended. Thread: loop."""
+    frames = _awaiting(coroutine_of(task))
+    return traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format()
 
 
 def place_of(handle: Threadlet[Any]) -> str:
