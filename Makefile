@@ -14,7 +14,7 @@ MODERN = import sys; sys.exit(sys.version_info < (3, 11))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # one pip at a time in an environment
-.PHONY: FORCE help demo crawler tenants test suites coverage lint format types wheel bench clean
+.PHONY: FORCE help demo crawler tenants test suites faults coverage lint format types wheel bench situations clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ suites: $(VENV)/.has-suites ## run CPython's tests of asyncio, and uvloop's own 
 	@$(BIN)/python tests/cpython_suite.py $(ARGS)
 	@$(BIN)/python tests/uvloop_suite.py $(ARGS)
 
+faults: $(VENV)/.has-test ## cancel, fail and time out 200,000 threadlets at random, and look what is left: --count, --loop, --seed
+	@$(BIN)/python -m tests.stress.faults $(ARGS)
+
 coverage: $(VENV)/.has-coverage ## run the tests and list the lines and branches they missed
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing $(ARGS)
 
@@ -56,6 +59,9 @@ wheel: $(VENV)/.has-wheel ## build the archives, install each in an empty enviro
 
 bench: $(VENV)/.has-bench ## measure threadlets beside its alternatives
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+situations: $(VENV)/.has-bench ## show what six libraries do in twelve cancellations
+	@$(BIN)/python -m benchmarks.situations $(ARGS)
 
 clean: ## remove what make has made, environments too
 	rm -rf $(VENV) .venv-3.* .nox dist demo.svg tenants.svg .coverage .coverage.* htmlcov

@@ -19,7 +19,7 @@ from . import pool
 from .harness import LOOPS, Comparison, Effort, environment, has, run_on
 from .tables import headline, rows, show, verdicts
 
-BENCHMARKS = ("calls", "coroutines", "workers", "memory", "pool", "takeover")
+BENCHMARKS = ("calls", "coroutines", "workers", "memory", "pool", "takeover", "cancel")
 ONE_LOOP = ("memory", "pool")  # what waits is not in the loop
 
 
@@ -88,12 +88,17 @@ def _be_child(options: argparse.Namespace) -> int:
 
 
 def _measure(name: str, loop: str, effort: Effort) -> list[Comparison]:
-    from . import calls, coroutines, memory, takeover, workers
+    from . import calls, cancel, coroutines, memory, takeover, workers
 
     by_themselves = {"memory": memory.measure, "pool": pool.measure, "takeover": takeover.measure}
     if name in by_themselves:  # these choose their loops themselves
         return by_themselves[name](loop, effort)
-    on_loop = {"calls": calls.measure, "coroutines": coroutines.measure, "workers": workers.measure}
+    on_loop = {
+        "calls": calls.measure,
+        "coroutines": coroutines.measure,
+        "workers": workers.measure,
+        "cancel": cancel.measure,
+    }
     return run_on(loop, on_loop[name](effort))
 
 

@@ -28,7 +28,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from .cancellation import enter, expire, leave
 from .errors import CleanupTimeout
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["Cleanup", "clean_up", "defer", "deferred", "is_cleaning"]
 
 logger = logging.getLogger("threadlets")
+
+Ts = TypeVarTuple("Ts")
 
 EXITS = (KeyboardInterrupt, SystemExit)
 
@@ -238,7 +240,7 @@ class Cleanup:
 deferred: dict[Any, Cleanup] = {}  # by threadlet: those that have deferred something
 
 
-def defer(callback: Callable[..., object], /, *args: Any) -> None:
+def defer(callback: Callable[[*Ts], object], /, *args: *Ts) -> None:
     """Have ``callback(*args)`` called when the threadlet that runs here has ended, however that comes about.
 
     What was deferred last is called first; each is called, even if another one has raised. A cancel does not interrupt
