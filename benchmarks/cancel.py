@@ -39,13 +39,18 @@ async def measure(effort: Effort) -> list[Comparison]:
     """Measure cancels in bulk, then locks."""
     shared_group().limit = IN_WORKERS + 1
     rounds = 3 if effort.quick else 7
+    in_workers: dict[str, Once] = {
+        "checkpoint_wait": _our_sockets,
+        "threads that look every 50 ms": _polling,
+        **({"anyio.to_thread, the same": _anyio_polling} if has("anyio") else {}),
+    }
     return [
         await _bulk(
             f"cancel {QUEUED:,} queued, by tag",
             QUEUED,
             {
                 "pool.select(tag=...).cancel()": _our_queued,
-                "asyncio tasks at a gate": _tasks,
+                "asyncio tasks": _tasks,
                 "concurrent.futures": _futures,
             },
             rounds,
@@ -64,13 +69,10 @@ async def measure(effort: Effort) -> list[Comparison]:
         await _bulk(
             f"cancel {IN_WORKERS} that wait for sockets in workers",
             IN_WORKERS,
-            {
-                "checkpoint_wait": _our_sockets,
-                "threads that look every 50 ms": _polling,
-                **({"anyio.to_thread, the same": _anyio_polling} if has("anyio") else {}),
-            },
+            in_workers,
             rounds,
         ),
+        await _bulk("cancel one that waits for a socket in a worker", 1, in_workers, rounds),
         *await _locks(effort),
     ]
 
@@ -89,29 +91,30 @@ async def _bulk(title: str, size: int, ways: dict[str, Once], rounds: int) -> Co
 # ------------------------------------------------------------------------------------------------------ in bulk
 
 
-@threadlet
-async def wait_at(gate: asyncio.Event) -> None:
-    await gate.wait()
+async def _wait() -> None:
+    """Wait at a future of its own: at an ``asyncio.Event`` or ``Semaphore`` each cancel looks through all that wait."""
+    await asyncio.get_running_loop().create_future()
+
+
+waits = threadlet(_wait)
 
 
 async def _our_queued(size: int) -> float:
-    gate = asyncio.Event()
     async with Pool(Concurrency(1)) as pool:
-        pool.start(wait_at, gate)
-        handles = [pool.start(wait_at, gate, tags={"tenant:7"}) for _ in range(size)]
+        first = pool.start(waits)
+        handles = [pool.start(waits, tags={"tenant:7"}) for _ in range(size)]
         started = perf_counter()
         assert pool.select(tag="tenant:7").cancel() == size
         spent = perf_counter() - started
         assert handles[-1].cancelled() and len(pool) == 1
-        gate.set()
+        first.cancel()
     return spent
 
 
 async def _our_suspended(size: int) -> float:
-    gate = asyncio.Event()
     async with Pool() as pool:
         for _ in range(size):
-            pool.start(wait_at, gate, tags={"tenant:7"})
+            pool.start(waits, tags={"tenant:7"})
         started = perf_counter()
         assert pool.select(tag="tenant:7").cancel() == size
         await pool.drain()
@@ -119,9 +122,7 @@ async def _our_suspended(size: int) -> float:
 
 
 async def _tasks(size: int) -> float:
-    gate, tags = asyncio.Event(), {"tenant:7": set[asyncio.Task[Any]]()}
-    for _ in range(size):
-        tags["tenant:7"].add(asyncio.create_task(gate.wait()))
+    tags = {"tenant:7": {asyncio.create_task(_wait()) for _ in range(size)}}
     await asyncio.sleep(0)
     started = perf_counter()
     for task in tags["tenant:7"]:
@@ -131,9 +132,8 @@ async def _tasks(size: int) -> float:
 
 
 async def _group(size: int) -> float:
-    gate = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(gate.wait()) for _ in range(size)]
+        tasks = [group.create_task(_wait()) for _ in range(size)]
         await asyncio.sleep(0)
         started = perf_counter()
         for task in tasks:
@@ -144,10 +144,9 @@ async def _group(size: int) -> float:
 async def _anyio_group(size: int) -> float:
     import anyio
 
-    gate = asyncio.Event()
     async with anyio.create_task_group() as group:
         for _ in range(size):
-            group.start_soon(gate.wait)
+            group.start_soon(_wait)
         await asyncio.sleep(0)
         started = perf_counter()
         group.cancel_scope.cancel()

@@ -114,6 +114,43 @@ def test_limit_is_checked() -> None:
         WorkerGroup("test", limit=0)
 
 
+def test_limit_may_be_raised(make: Any) -> None:
+    """Jobs that wait for a thread have one as soon as there may be more."""
+    group = make(limit=1)
+    first, second = hold(group), Held()
+    group.submit(second)
+    assert group.waiting == 1
+    group.limit = 2
+    second.wait_begun()
+    assert (group.limit, group.threads) == (2, 2)
+    first.let_go()
+    second.let_go()
+
+
+def test_limit_may_be_lowered(make: Any) -> None:
+    """Threads beyond a lower limit end when they have nothing to do."""
+    group = make(limit=2)
+    first, second = hold(group), hold(group)
+    group.limit = 1
+    first.let_go()
+    second.let_go()
+    eventually(lambda: group.threads == 1)
+    group.submit(work := Work())
+    work.wait()
+    assert group.threads == 1
+
+
+def test_a_new_limit_is_checked(make: Any) -> None:
+    """What is no number of threads is refused; a group of one thread keeps it."""
+    group = make()
+    for limit, error in [(0, ValueError), (True, TypeError), (1.5, TypeError)]:
+        with pytest.raises(error):
+            group.limit = limit
+    assert group.limit == 4
+    with pytest.raises(ValueError, match="a group of one has 1"):
+        named_group("test").limit = 2
+
+
 def test_idle_threads_are_reused_last_in_first_out(make: Any) -> None:
     """The thread that became idle last gets the next job, so that the others grow old and end."""
     group = make(limit=3)

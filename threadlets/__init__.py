@@ -13,8 +13,10 @@ True
 from . import errors
 from .cancellation import checkpoint, holding
 from .cleanups import defer
+from .conditions import Condition, Event
 from .contracts import Contract
 from .departures import run
+from .descriptors import checkpoint_wait
 from .entrypoints import Call, Entrypoint, threadlet
 from .errands import call_async
 from .handles import Threadlet
@@ -25,6 +27,7 @@ from .pools import Pool
 from .progress import Progress
 from .regions import blocking, current_threadlet, pinned
 from .selections import Selection
+from .semaphores import Semaphore
 from .shares import FairShare, PerTag
 from .snapshots import EntrypointStatistics, GroupStatistics, Percentiles, PoolStatistics, TakeoverStatistics
 from .throttles import Concurrency, Rate, Throttle
@@ -33,9 +36,11 @@ __all__ = [
     "Adaptive",
     "Call",
     "Concurrency",
+    "Condition",
     "Contract",
     "Entrypoint",
     "EntrypointStatistics",
+    "Event",
     "EventLoop",
     "FairShare",
     "GroupStatistics",
@@ -47,12 +52,14 @@ __all__ = [
     "Progress",
     "Rate",
     "Selection",
+    "Semaphore",
     "TakeoverStatistics",
     "Threadlet",
     "Throttle",
     "blocking",
     "call_async",
     "checkpoint",
+    "checkpoint_wait",
     "current_threadlet",
     "defer",
     "errors",

@@ -31,7 +31,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .lifecycles import ASKED, HERE
+from .lifecycles import ABANDONED, ASKED, HERE
 from .regions import region_here
 from .surroundings import here
 from .tasks import running_loop
@@ -211,7 +211,7 @@ def _set_timer(handle: Threadlet[Any], hold: Hold) -> None:
 
 def _force(handle: Threadlet[Any], hold: Hold) -> None:
     """Tell a threadlet although it is inside of a block: its grace has run out. Thread: loop."""
-    if holds.get(handle) is not hold or handle.done():
+    if holds.get(handle) is not hold or (handle.done() and not handle._marks & ABANDONED):
         return
     hold.forced = True
     _pass_on(handle, hold)

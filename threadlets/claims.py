@@ -19,10 +19,11 @@ HOUSE = os.path.dirname(__file__)
 class Claim:
     """A thread's wish to have the token; ``granted`` once it has it."""
 
-    __slots__ = ("_gate", "granted")
+    __slots__ = ("_gate", "granted", "thread")
 
     def __init__(self) -> None:
         self.granted = False
+        self.thread = threading.get_ident()
         self._gate = threading.Lock()
         self._gate.acquire()
 

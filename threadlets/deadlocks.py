@@ -11,8 +11,10 @@ is in the chain can have let go of a lock: he would have to take his wait back f
 What is seen: locks of this library; ``await`` of one threadlet; ``call_async``; functions that are called in place by a
 task, which waits for them; an event loop that is blocked by such a function, and so all that runs there.
 
-Not seen: what a plain task awaits, events, conditions, semaphores, queues, locks of others. A wait for a lock that has
-a timeout ends by itself: it closes no circle, unless its lock is held by the very one who waits.
+Not seen: what a plain task awaits, events, conditions, semaphores, queues, locks of others.
+
+What ends by itself is no part of a circle: a wait for a lock that has a timeout (unless that is held by the very one who
+waits), and one that is over already, since it was cancelled, and has only to be left.
 
 In a forked child nobody waits but those that come later: the threads that waited are not there.
 
@@ -38,11 +40,13 @@ __all__ = ["Ownable", "blocked_loop", "callers", "check", "for_locks", "name_of"
 
 FAR = 1_000  # arbitrary: how far a chain is followed
 
-_mutex = threading.Lock()
 
-# Waits of one threadlet for another that are in `waits` since the first is in line for a lock of the second, and how
-# many locks that is so for. They are noted, and forgotten, a little later than it is true; `waiting` is exact.
-for_locks: dict[tuple[Any, Any], int] = {}
+class Leavable(Protocol):
+    """A wait."""
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it is over already, and has only to be left."""
 
 
 class Ownable(Protocol):
@@ -54,14 +58,26 @@ class Ownable(Protocol):
         """Say who holds it, and where he has taken it."""
 
 
+_mutex = threading.Lock()
+
+# Waits of one threadlet for another that are in `waits` since the first is in line for a lock of the second, and how
+# many locks that is so for. They are noted, and forgotten, a little later than it is true; `waiting` is exact.
+for_locks: dict[tuple[Any, Any], int] = {}
+
+_waiters: dict[Any, Leavable] = {}  # of those in `waiting` that are in line: their waits
+
+
 @contextmanager
-def waits_for(who: Any, target: Ownable, *, timed: bool = False) -> Iterator[Callable[[], None]]:
+def waits_for(
+    who: Any, target: Ownable, *, timed: bool = False, waiter: Leavable | None = None
+) -> Iterator[Callable[[], None]]:
     """Note that somebody waits for a lock, and that those wait who have called him right here.
 
     Args:
         who: Who it is.
         target: The lock.
         timed: Whether the wait ends by itself.
+        waiter: The wait; None: it does not end before he has the lock.
 
     Yields:
         What looks once more whether that is a circle; it raises, too.
@@ -79,11 +95,18 @@ def waits_for(who: Any, target: Ownable, *, timed: bool = False) -> Iterator[Cal
         waits[loop] = who
     waits[who] = target
     try:
+        if waiter is not None:
+            _waiters[who] = waiter
         _look(who, waits, begins=True)
         yield partial(_look, who, waits)
     finally:
-        with _mutex:
-            _forget(waits)
+        try:
+            with _mutex:
+                _forget(waits)
+        except BaseException:  # of a signal handler
+            with _mutex:
+                _forget(waits)
+            raise
 
 
 def check(who: Any) -> None:
@@ -106,6 +129,7 @@ def _look(who: Any, waits: dict[Any, Any], *, begins: bool = False) -> None:
 def _forget(waits: dict[Any, Any]) -> None:
     for each in waits:
         waiting.pop(each, None)
+        _waiters.pop(each, None)
 
 
 def _nothing() -> None:
@@ -113,37 +137,60 @@ def _nothing() -> None:
 
 
 def _chain(who: Any) -> list[Any] | None:
-    """Follow who waits for whom until somebody comes again; None if nobody does."""
-    chain = [who]
-    while len(chain) < FAR:
-        following = _next(chain[-1])
-        if following is None:
-            return None
-        if following in chain:  # it may be a circle that others are in
-            return [*chain, following] if following == who else None
-        chain.append(following)
+    """Follow what somebody cannot go on without, and what that cannot, until he comes again; None if he does not."""
+    chain, left, seen = [who], [_needs(who)], {who}
+    while chain:
+        if not left[-1]:
+            chain.pop()
+            left.pop()
+            continue
+        following = left[-1].pop()
+        if following == who:  # another one that comes again closes a circle that others are in
+            return [*chain, following]
+        if following not in seen and len(seen) < FAR:
+            seen.add(following)
+            chain.append(following)
+            left.append(_needs(following))
     return None
 
 
-def _next(node: Any) -> Any:
-    """Return what somebody waits for, or who holds something; None if nothing is known."""
+def _needs(node: Any) -> list[Any]:
+    """Return all that is known of what somebody cannot go on without, the most telling last."""
     if hasattr(node, "_taken_by"):
-        return node._owner
+        return [] if node._owner is None else [node._owner]
+    needs: list[Any] = []
+    loop = _loop_of(node)
+    if loop in waiting and not _is_away(node, loop):
+        needs.append(loop)
     target = waiting.get(node)
     if target is not None:
-        return target
-    loop = None
-    if isinstance(node, asyncio.Future):
-        loop = node.get_loop()
+        if node not in _waiters or not _waiters[node].is_leaving:
+            needs.append(target)
     elif getattr(node, "pool", None) is not None:
-        home = node.pool._home
-        ties = home.waits.get(node)
+        ties = node.pool._home.waits.get(node)
         awaits = [] if ties is None else [each for each in list(ties.awaits) if (node, each) not in for_locks]
         if len(awaits) == 1 and not awaits[0].done():
-            return awaits[0]
-        if isinstance(getattr(node, "_task", None), asyncio.Task):
-            loop = home.loop
-    return loop if loop in waiting else None
+            needs.append(awaits[0])
+    return needs
+
+
+def _loop_of(node: Any) -> Any:
+    """Return the event loop that a task, or a coroutine, runs on; None for all others."""
+    if isinstance(node, asyncio.Future):
+        return node.get_loop()
+    if getattr(node, "pool", None) is None or node.done():
+        return None
+    return node.pool._home.loop if node.entrypoint.is_coroutine else None
+
+
+def _is_away(node: Any, loop: Any) -> bool:
+    """Say whether a task, or a coroutine, goes on without its loop, in a region that was taken, until the end of that."""
+    token = getattr(loop, "_threadlets_token", None)
+    home = getattr(loop, "_threadlets_home", None)
+    for taken in () if token is None else list(token.away.values()):
+        if taken.task is not None and (taken.task is node or (home and home.current(taken.task) is node)):
+            return all(claim.thread != taken.thread for claim in list(token.claims))
+    return False
 
 
 # -------------------------------------------------------------------------------------------------------- what to say
@@ -226,6 +273,7 @@ def _after_fork() -> None:
     global _mutex
     _mutex = threading.Lock()
     waiting.clear()
+    _waiters.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -125,6 +125,8 @@ class Deliveries:
             handle._marks |= CHANGED
 
     def _end_abandoned(self, handle: Threadlet[Any], state: State, value: Any) -> None:
+        if holds:
+            forget(handle)
         handle.pool._freed(handle)  # type: ignore[union-attr]
         handle.pool._fold()  # type: ignore[union-attr]
         if state is FAILED and not isinstance(value, CancelledError):
@@ -153,7 +155,7 @@ class Deliveries:
             definition.failed += 1
         elif state is CANCELLED:
             definition.cancelled += 1
-        if holds:
+        if holds and not handle._marks & ABANDONED:  # that one may be inside of something, and is told when it leaves
             forget(handle)
         dropped = handle._finish(state, value)
         handle.pool._ended(handle)  # type: ignore[union-attr]

@@ -37,8 +37,7 @@ class _Errand:
         self.task: asyncio.Task[Any] | None = None
         self.error: BaseException | None = None
         self.cancelled = False
-        self.caller: Any = None  # the threadlet that waits
-        self.who: Any = None  # that, or what else runs on this thread
+        self.who: Any = None  # who waits: a threadlet, or a task in a region
         self.ended = threading.Lock()
         self.ended.acquire()
 
@@ -52,8 +51,8 @@ class _Errand:
             return
         if self.cancelled:
             self.task.cancel()
-        if self.caller is not None and not self.task.done():
-            waiting[self.caller] = self.task
+        if not self.task.done():
+            waiting[self.who] = self.task
         if self.token is not None and self.token.home == self.thread:
             self.token.home_awaits = self.task
         self.task.add_done_callback(lambda task: self.ended.release())
@@ -134,7 +133,6 @@ def call_async(function: Callable[..., Coroutine[Any, Any, T]], /, *args: Any) -
     while caller is not None and caller.pool is None:  # called by another function, right there
         caller = caller._task
     errand.context.run(family.set, caller)
-    errand.caller = caller
     errand.who = who
     if caller is not None:
         caller.pool._home.families = True  # type: ignore[union-attr]
@@ -147,10 +145,11 @@ def call_async(function: Callable[..., Coroutine[Any, Any, T]], /, *args: Any) -
     try:
         with parked(who, errand.stop):
             raise_if_asked(who)
+            waiting[who] = loop  # which may be blocked by one who waits for a lock of ours, and never start it
             loop.call_soon_threadsafe(errand.start)
             errand.wait()
     finally:
-        waiting.pop(caller, None)
+        waiting.pop(who, None)
         if taken is not None:
             taken.awaits = False
         if lent and workers is not None:

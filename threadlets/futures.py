@@ -14,13 +14,13 @@ from collections.abc import Callable, Generator, Hashable
 from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
-from .cancellation import holds
 from .deadlocks import check
 from .definitions import Definition
 from .errors import DeadlineExceeded, NoRunningLoop
 from .lifecycles import CANCELLED, CHANGED, DONE, FAILED, FINAL, KEPT, OVERDUE, STEPS, WAITED, State, step
 from .outcomes import Failure
 from .placements import TURN
+from .surroundings import waiting
 from .waits import is_wait
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class FutureLike(Generic[T]):
             waits = self.pool._home.waits  # type: ignore[union-attr]
             waits.begin(waiter, cast(Any, self))
             try:
-                if waiter in holds:
+                if waiting:  # somebody waits for a lock: without that there is no circle
                     check(waiter)
                 return (yield from self._wait())
             finally:

@@ -109,9 +109,18 @@ class Held:
         with self._mutex:
             self._posted.discard(loop)
             self._noted.pop(loop, None)
-            owner = self._owner
-        if _loop_of(owner) is loop and (isinstance(owner, asyncio.Future) or owner.entrypoint.is_coroutine):
-            self._owner_ended(owner)
+        if self._is_orphaned():
+            self._owner_ended(self._owner)
+
+    def _is_orphaned(self) -> bool:
+        """Say whether it is held by a task, or a coroutine threadlet, whose loop was closed."""
+        owner = self._owner
+        loop = _loop_of(owner)
+        return (
+            loop is not None
+            and loop.is_closed()
+            and (isinstance(owner, asyncio.Future) or owner.done() or owner.entrypoint.is_coroutine)
+        )
 
     def _taken_by(self) -> str:
         """Say who holds it, and where he has taken it."""

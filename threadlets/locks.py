@@ -159,7 +159,12 @@ class Lock(Held):
         Raises:
             RuntimeError: If it is not held by who calls this.
         """
-        self._release(me(), broken=_by_cancel(sys.exception()))
+        error = sys.exception()
+        try:
+            self._release(me(), broken=_by_cancel(error))
+        except BaseException:
+            self._make_good(error)
+            raise
 
     def __enter__(self) -> None:
         who = here.get(threading.get_ident())
@@ -171,10 +176,14 @@ class Lock(Held):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        who = here.get(threading.get_ident())
-        if who is None or who is not self._owner:
-            who = me()
-        self._release(who, broken=error is not None and _by_cancel(error))
+        try:
+            who = here.get(threading.get_ident())
+            if who is None or who is not self._owner:
+                who = me()
+            self._release(who, broken=error is not None and _by_cancel(error))
+        except BaseException:
+            self._make_good(error)
+            raise
 
     async def __aenter__(self) -> None:
         who = _in_task()
@@ -184,7 +193,16 @@ class Lock(Held):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is not None and isinstance(error, GeneratorExit) and self._thrown_away():
+            return
         self._release(_in_task(), broken=error is not None and _by_cancel(error))
+
+    def _thrown_away(self) -> bool:
+        """Say whether a coroutine ends since nobody can go on with it; if it still has the lock, that is so no more."""
+        if self._is_orphaned():
+            self._owner_ended(self._owner)
+            return True
+        return running_loop() is None  # it is the garbage collector that ends it
 
     # ------------------------------------------------------------------------------------------------ take and give
 
@@ -225,12 +243,18 @@ class Lock(Held):
             if self._quiet and poison is None:
                 self._owner = self._place = None
                 self._free.append(None)
-                if not self._quiet:
-                    self._offer()
             else:
                 self._hand_on(who, poison)
         finally:
+            if not self._quiet and self._free:
+                self._offer()
             leave(who, self)
+
+    def _make_good(self, error: BaseException | None) -> None:
+        """Release it after all, if that was interrupted by what a signal handler has raised."""
+        who = me()
+        if self._owner == who:
+            self._release(who, broken=_by_cancel(error))
 
     def _offer(self) -> None:
         """Give the lock, which was just put down, to one who has come meanwhile; unless it was taken."""
@@ -283,7 +307,7 @@ class Lock(Held):
     def _wait_on_thread(self, who: Any, timeout: float | None) -> bool:
         waiter = ThreadWaiter(who)
         try:
-            with waits_for(who, self, timed=timeout is not None) as look:
+            with waits_for(who, self, timed=timeout is not None, waiter=waiter) as look:
                 if self._join(waiter):
                     blocks = timeout is None and blocked_loop(who) is not None
                     waiter.wait(timeout, poll=POLL if blocks else None, look=look)
@@ -297,7 +321,7 @@ class Lock(Held):
     async def _wait_in_task(self, who: Any) -> None:
         waiter = TaskWaiter(who)
         try:
-            with waits_for(who, self):
+            with waits_for(who, self, waiter=waiter):
                 if self._join(waiter):
                     await waiter.wait()
             self._arrive(waiter, 3)

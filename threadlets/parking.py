@@ -13,6 +13,7 @@ Invariants: a waiter is granted at most once. Who is granted has left the line.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -28,6 +29,7 @@ __all__ = ["Line", "TaskWaiter", "ThreadWaiter", "Waiter", "priority_now"]
 POLL = 0.05  # seconds; arbitrary: how often to look whether a task was cancelled by somebody who does not tell us
 
 _arrivals = count(1)
+_forks = 0  # how many forks this process comes from
 
 
 def priority_now(who: Any) -> float:
@@ -61,14 +63,25 @@ class Waiter:
     def _wake(self) -> bool:
         raise NotImplementedError
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether its wait is over, or is about to be, so that it is not what its owner waits for. Thread: any."""
+        raise NotImplementedError
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it can never go on. Thread: any."""
+        raise NotImplementedError
+
 
 class ThreadWaiter(Waiter):
     """One that waits on a thread, which it blocks. Thread: its own, unless a method says otherwise."""
 
-    __slots__ = ("_gate",)
+    __slots__ = ("_forks", "_gate")
 
     def __init__(self, owner: Any, what: Any = None) -> None:
         super().__init__(owner, what)
+        self._forks = _forks
         self._gate = threading.Lock()
         self._gate.acquire()
 
@@ -78,6 +91,20 @@ class ThreadWaiter(Waiter):
         except RuntimeError:  # it is open: woken already
             pass
         return True
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether its owner was asked to stop, or it is granted: he is about to go on. Thread: any."""
+        try:
+            raise_if_asked(self.owner)
+        except asyncio.CancelledError:
+            return True
+        return self.granted
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether this is a forked child, which does not have that thread. Thread: any."""
+        return self._forks != _forks
 
     def wait(
         self,
@@ -142,6 +169,11 @@ class TaskWaiter(Waiter):
             self._future.set_result(None)
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether its task was cancelled, or it is granted: the task is about to go on. Thread: any."""
+        return self.granted or self._future.done()
+
+    @property
     def is_lost(self) -> bool:
         """Whether its loop was closed while it waited: it can never go on. Thread: any."""
         return self._loop.is_closed()
@@ -182,7 +214,7 @@ class Line:
         """Return whose turn is next, and leave him in; None if nobody is left. O(1), amortized."""
         while self._queue.size:
             waiter = self._queue.peek()
-            if not getattr(waiter, "is_lost", False):
+            if not waiter.is_lost:
                 return waiter
             self._queue.pop()
         return None
@@ -198,3 +230,12 @@ class Line:
         """Assert every invariant."""
         self._queue._check()
         assert not any(waiter.granted for waiter in self), "who is granted has left the line"
+
+
+def _after_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -207,7 +207,8 @@ class Waits:
         """Give a threadlet another priority of its own, and hand on what comes of it."""
         ties = self._ties.get(handle)
         if ties is None:
-            self._set(handle, own)
+            handle._priority = own
+            _put_in_order([handle])
             return
         ties.own = own
         self._calm(handle) if own > handle._priority else self._hurry(handle, own)
@@ -219,33 +220,30 @@ class Waits:
 
     def _hurry(self, handle: Threadlet[Any], priority: float) -> None:
         """Make a threadlet at least as urgent as this, and what it waits for."""
-        stack = [handle]
+        stack, changed = [handle], []
         while stack:
             handle = stack.pop()
             if priority < handle._priority:
-                self._set(handle, priority)
+                handle._priority = priority
+                changed.append(handle)
                 ties = self._ties.get(handle)
                 if ties is not None:
                     stack += ties.awaits
+        _put_in_order(changed)
 
     def _calm(self, handle: Threadlet[Any]) -> None:
         """Make a threadlet as urgent as it is by itself and by those that wait for it; then what it waits for."""
-        stack = [handle]
+        stack, changed = [handle], []
         while stack:
             handle = stack.pop()
             ties = self._ties[handle]
             priority = min((awaiter._priority for awaiter in ties.awaiters), default=ties.own)
             priority = min(priority, ties.own)
             if priority > handle._priority:
-                self._set(handle, priority)
+                handle._priority = priority
+                changed.append(handle)
                 stack += ties.awaits
-
-    def _set(self, handle: Threadlet[Any], priority: float) -> None:
-        handle._priority = priority
-        if handle._state is QUEUED:
-            handle.pool._rekey(handle)  # type: ignore[union-attr]
-        elif (rekey := in_line.get(handle)) is not None:
-            rekey()
+        _put_in_order(changed)
 
     def _tie(self, handle: Threadlet[Any]) -> Ties:
         ties = self._ties.get(handle)
@@ -270,3 +268,15 @@ class Waits:
             assert handle._priority == most, "the most urgent of those that wait for it counts"
             for place, served in ties.serves.items():
                 assert (handle, place) in self._ties[served].vouchers, "who is vouched for knows it"
+
+
+def _put_in_order(changed: list[Threadlet[Any]]) -> None:
+    """Put those whose priority has changed where it wants them now: in a pool's queue, or in line for a lock.
+
+    Not before all of them have theirs: who comes first in line then is noted here as waiting, by ``begin`` and ``end``.
+    """
+    for handle in changed:
+        if handle._state is QUEUED:
+            handle.pool._rekey(handle)  # type: ignore[union-attr]
+        elif (rekey := in_line.get(handle)) is not None:
+            rekey()

@@ -116,8 +116,27 @@ class WorkerGroup:
 
     @property
     def limit(self) -> int:
-        """The most threads there are at a time."""
+        """The most threads there are at a time; may be set. With fewer than there are, those end that have no work.
+
+        Raises:
+            TypeError: When set to something that is no whole number.
+            ValueError: When set to less than 1, or to anything else than 1 for a group of one thread.
+        """
         return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        if isinstance(limit, bool) or not isinstance(limit, int):
+            raise TypeError(f"limit={limit!r}: expected a whole number of threads")
+        if limit < 1 or (self._idle_seconds < 0 and limit != 1):
+            raise ValueError(f"limit={limit!r}: at least 1 thread is needed, and a group of one has 1")
+        with self._lock:
+            self._limit = limit
+            if self._queue and not self._searching:
+                try:
+                    self._summon()
+                except RuntimeError:  # no further thread can be started
+                    pass
 
     @property
     def threads(self) -> int:
