@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from threadlets import Contract, Lock, Pool, Threadlet, checkpoint, defer, holding, threadlet
-from threadlets.cancellation import asked, is_forced, me
+from threadlets.cancellation import asked
 from threadlets.errors import Deadlock, LockPoisoned
 from threadlets.lifecycles import ABANDONED
 
@@ -41,6 +41,9 @@ class Actor:
         breaches: What was against the law.
         deferred: How many callbacks it has deferred.
         called: The numbers of those that were called, in order.
+        asked: Whether it was asked to stop before its cleanup; the machine says so.
+        forced: Whether it is told although it is inside of a block; the machine says so, until it has left all of them.
+        late: Whether the time for its cleanup is over; the machine says so.
         ended: How its function has ended: "returned", "raised", "told"; "": it has not.
         over: Whether all of it is over, its cleanup too; of a worker.
     """
@@ -55,6 +58,7 @@ class Actor:
         self.breaches: list[str] = []
         self.deferred = 0
         self.called: list[int] = []
+        self.asked = self.forced = self.late = False
         self.ended = ""
         self.over = False
         self.stands = False  # it waits to be told something
@@ -99,9 +103,10 @@ class Actor:
             return True
         if self.stands:
             return not (self._word is not None and self._word.done())
-        if self.wants is not None:
-            with self.wants._mutex:
-                in_line = any(waiter.owner is self.future for waiter in self.wants._line)
+        lock = self.wants
+        if lock is not None:
+            with lock._mutex:
+                in_line = any(waiter.owner is self.future for waiter in lock._line)
             return in_line and not (self.on_thread and asked(self.future))
         return self.handle is not None and self.handle.is_queued_in_pool()
 
@@ -120,6 +125,13 @@ class Actor:
         for _ in range(100):
             self._words.put(("leave",))
 
+    def ask(self) -> bool:
+        """Note that it is asked to stop now; False if that is in vain, since only its cleanup is left. Thread: loop."""
+        if self.handle is None or self.handle.state == "cleaning":
+            return self.handle is None
+        self.asked = True
+        return True
+
     def fire(self) -> None:
         """Let the time of its innermost timeout be over. Thread: loop."""
         self._timed_out = True
@@ -129,17 +141,24 @@ class Actor:
 
     def _is_told(self) -> None:
         """See that it may be told to stop here. Thread: its own."""
-        if self.blocks and self.kind != "task" and not self._timed_out and not is_forced(me()):
+        if self.blocks and self.kind != "task" and not (self._timed_out or self.forced or self.late):
             self.breaches.append("it was told, and not by force")
 
-    def _is_not_told(self) -> None:
-        if self.handle is not None and asked(self.handle):
-            self.breaches.append("it was not told, and is to stop")
+    def is_to_stop(self) -> bool:
+        """Say whether it is told to stop where it listens."""
+        return self.late or (self.asked and (self.forced or not self.blocks))
+
+    def _enter(self, block: Any) -> None:
+        self.blocks.append(block)
+
+    def _leave(self, block: Any) -> None:
+        self.blocks.remove(block)
+        self.forced = self.forced and bool(self.blocks)
 
     def _leave_lock(self, lock: Lock, error: BaseException | None) -> None:
-        self.blocks.remove(lock)
-        if isinstance(error, CancelledError) and self.kind != "task" and is_forced(me()):
+        if isinstance(error, CancelledError) and self.kind != "task" and (self.forced or self.late):
             self.poisons.append(lock)
+        self._leave(lock)
 
     def _ends(self, error: BaseException | None) -> None:
         self.ended = "returned" if error is None else "told" if isinstance(error, CancelledError) else "raised"
@@ -179,7 +198,8 @@ class Actor:
         except CancelledError:
             self._is_told()
             raise
-        self._is_not_told()
+        if self.is_to_stop():
+            self.breaches.append("it was not told, and is to stop")
 
     def _do_look(self) -> None:
         self._listen()
@@ -189,18 +209,18 @@ class Actor:
 
     def _do_hold(self) -> None:
         with holding("a block", grace=FAR):
-            self.blocks.append("block")
+            self._enter("block")
             try:
                 self._serve()
             finally:
-                self.blocks.remove("block")
+                self._leave("block")
 
     def _do_take(self, lock: Lock) -> None:
         self.wants = lock
         try:
             with lock:
                 self.wants = None
-                self.blocks.append(lock)
+                self._enter(lock)
                 self._law(lambda error: self._leave_lock(lock, error), self._serve)
         except (LockPoisoned, Deadlock):
             pass
@@ -217,11 +237,11 @@ class Actor:
 
     def _clean_up(self, number: int) -> None:
         self.called.append(number)
-        self.blocks.append("cleanup")
+        self._enter("cleanup")
         try:
             self._serve()
         finally:
-            self.blocks.remove("cleanup")
+            self._leave("cleanup")
 
     # ------------------------------------------------------------------------------------------------- in a coroutine
 
@@ -267,18 +287,18 @@ class Actor:
 
     async def _do_hold_async(self) -> None:
         with holding("a block", grace=FAR):
-            self.blocks.append("block")
+            self._enter("block")
             try:
                 await self._serve_async()
             finally:
-                self.blocks.remove("block")
+                self._leave("block")
 
     async def _do_take_async(self, lock: Lock) -> None:
         self.wants = lock
         try:
             async with lock:
                 self.wants = None
-                self.blocks.append(lock)
+                self._enter(lock)
                 await self._law_async(lambda error: self._leave_lock(lock, error), self._serve_async)
         except (LockPoisoned, Deadlock):
             pass
@@ -306,8 +326,8 @@ class Actor:
 
     async def _clean_up_async(self, number: int) -> None:
         self.called.append(number)
-        self.blocks.append("cleanup")
+        self._enter("cleanup")
         try:
             await self._serve_async()
         finally:
-            self.blocks.remove("cleanup")
+            self._leave("cleanup")

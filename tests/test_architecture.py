@@ -26,7 +26,7 @@ LINES = {
     "machinery": "syscalls mailboxes workers alarms drivers asides claims spares tallies takeover loops tasks",
     "doors": "files definitions surroundings waits lendings regions whereabouts cancellation errands parking deadlocks"
     " holders locks grants semaphores conditions descriptors cleanups expiries futures handles departures deliveries"
-    " coroutines homes progress selections scopes ledgers turns overflows admissions sharings maps starts pools"
+    " coroutines homes programs progress selections scopes ledgers turns overflows admissions sharings maps starts pools"
     " entrypoints telemetry monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",
@@ -63,7 +63,8 @@ PRIVATE = {
         *{"_timer_cancelled_count", "_write_to_self"},
     },
     "threadlets/tasks.py": {
-        *{"_enter_task", "_get_running_loop", "_leave_task", "_set_running_loop", "_unregister_task"},
+        *{"_enter_task", "_get_running_loop", "_leave_task", "_set_running_loop"},
+        *{"_register_task", "_unregister_task"},
     },
     "adapters/uvloop.py": {"_asyncgen_finalizer_hook", "_asyncgen_firstiter_hook", "_set_running_loop"},
 }

@@ -126,6 +126,7 @@ def test_the_most_urgent_first(run: Run) -> None:
         handles = {}
         for name, priority in [("late", 3), ("first", 1), ("second", 1), ("third", 9)]:
             handles[name] = pool.start(work, name, priority=priority)
+        await rounds()
         handles["third"].priority = 2
         event.set()
         await asyncio.gather(*handles.values())

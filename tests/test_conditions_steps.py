@@ -54,7 +54,7 @@ def test_a_semaphore(run: Run, what: str) -> None:
             assert isinstance(result, CancelledError) == (what != "release")
             assert semaphore.value + len(got) == (what != "cancel"), f"at step {number}"
             semaphore._check()
-        assert number > 30, "there were steps"
+        assert number > 20, "there were steps"
 
     run(main)
 
@@ -88,7 +88,7 @@ def test_an_event(run: Run, what: str) -> None:
                 await act
             assert isinstance(result, CancelledError) == (what == "cancel") == (got == []), f"at step {number}"
             event._check()
-        assert number > 30, "there were steps"
+        assert number > 20, "there were steps"
 
     run(main)
 
@@ -144,6 +144,6 @@ def test_a_condition(run: Run, what: str) -> None:
             assert bool(went_on) >= (what == "notify") and bool(went_on) <= (what != "cancel")
             assert not condition.lock.locked()
             condition._check()
-        assert number > 60, "there were steps"
+        assert number > 40, "there were steps"
 
     run(main)

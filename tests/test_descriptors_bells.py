@@ -234,9 +234,9 @@ if not child:
         os.fstat(number)
     except OSError as error:
         print("closed", flush=True)
-    far.send(b"x")
-    assert asyncio.run(main(None)) == [True]
+    assert asyncio.run(main(0.001)) == [False]
     print(len(descriptors._free), flush=True)
+    far.send(b"x")
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 assert descriptors._free == [bell] and bell.reads == number

@@ -15,15 +15,59 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.actors import FAR, KINDS, Actor
 from tests.workbench import PATIENCE
 from threadlets import Concurrency, Lock, Pool, cancellation, cleanups, deadlocks, surroundings, waits
 from threadlets.workers import shared_group
 
-WHO = st.integers(0, 3)
+WHO = st.integers(0, 11)  # of those that it may be; a multiple of 1, 2, 3 and 4
 ROUNDS = 5  # arbitrary: so many rounds of the loop in which nothing happens are enough to know that nothing will
+MANY = 4  # actors at a time
+
+
+def stands(actor: Actor) -> bool:
+    return actor.stands
+
+
+def stands_in_task(actor: Actor) -> bool:
+    return actor.stands and not actor.on_thread
+
+
+def may_defer(actor: Actor) -> bool:
+    return actor.stands and actor.handle is not None and actor.deferred < 3
+
+
+def is_alive(actor: Actor) -> bool:
+    return not actor.future.done()
+
+
+def is_threadlet(actor: Actor) -> bool:
+    return actor.handle is not None and not actor.future.done()
+
+
+def is_limited(actor: Actor) -> bool:
+    return actor.stands and bool(actor.limits)
+
+
+def waits_in_line(actor: Actor) -> bool:
+    return actor.wants is not None and not actor.future.done()
+
+
+def has_grace(actor: Actor) -> bool:
+    hold = cancellation.holds.get(actor.future)
+    return hold is not None and hold.timer is not None and not hold.forced and "cleanup" not in actor.blocks
+
+
+def cleans_up(actor: Actor) -> bool:
+    cleanup = cleanups.deferred.get(actor.future)
+    return cleanup is not None and cleanup._timer is not None
+
+
+def some(predicate: Callable[[Actor], bool]) -> Any:
+    """A rule that is for those of whom something is true."""
+    return precondition(lambda machine: any(map(predicate, machine.actors)))
 
 
 class FaultsMachine(RuleBasedStateMachine):
@@ -51,16 +95,16 @@ class FaultsMachine(RuleBasedStateMachine):
         try:
             progress = None
             while self.actors:
-                before, progress = progress, [(len(actor.called), list(actor.blocks)) for actor in self.actors]
+                before, progress = progress, [(len(actor.called), len(actor.limits), list(actor.blocks)) for actor in self.actors]
                 assert progress != before, f"they do not end: {self.actors}"
-                for who in range(len(self.actors)):
-                    self.tell(who, "leave")
+                for actor in list(self.actors):
+                    self._tell(actor, "leave")
             for which in range(len(self.locks)):
                 self.repair(which)
             self.in_order()
             self._judge()
         finally:
-            for actor in self.all if self.actors else ():  # something has failed: they are not to be in the way of the next attempt
+            for actor in self.all if self.actors else ():  # something has failed: they are not to be in the way now
                 actor.let_go()
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
             self.loop.close()
@@ -87,130 +131,158 @@ class FaultsMachine(RuleBasedStateMachine):
             assert monotonic() < end, f"it does not calm down: {self.actors}"
             await asyncio.sleep(0)
 
-    def _of(self, who: int) -> Actor | None:
-        return self.actors[who % len(self.actors)] if self.actors else None
+    def _pick(self, who: int, predicate: Callable[[Actor], bool]) -> Actor:
+        found = [actor for actor in self.actors if predicate(actor)]
+        return found[who % len(found)]
+
+    def _tell(self, actor: Actor, word: str, *what: Any) -> None:
+        if actor.stands:
+            self._do(lambda: actor.tell(word, *what))
 
     # ------------------------------------------------------------------------------------------------ what actors do
 
+    @precondition(lambda self: len(self.actors) < MANY)
     @rule(kind=st.sampled_from(KINDS), priority=st.sampled_from([0, 0, 1]))
     def start(self, kind: str, priority: float) -> None:
-        if len(self.actors) < 4:
-            actor = Actor(kind)
-            self.actors.append(actor)
-            self.all.append(actor)
-            self._do(lambda: actor.start(self.pools[-1], priority))
+        actor = Actor(kind)
+        self.actors.append(actor)
+        self.all.append(actor)
+        self._do(lambda: actor.start(self.pools[-1], priority))
 
-    def tell(self, who: int, *word: Any) -> None:
-        actor = self._of(who)
-        if actor is not None and actor.stands:
-            self._do(lambda: actor.tell(*word) if actor.on_thread else actor.tell(word[0] + "_async", *word[1:]))
+    @some(stands)
+    @rule(who=WHO, word=st.sampled_from(["look", "hold", "hold", "leave", "leave", "leave", "fail"]))
+    def go_on(self, who: int, word: str) -> None:
+        self._tell(self._pick(who, stands), word)
 
-    @rule(who=WHO, word=st.sampled_from(["look", "hold", "leave", "leave", "fail"]))
-    def goes_on(self, who: int, word: str) -> None:
-        self.tell(who, word)
-
+    @some(stands)
     @rule(who=WHO, which=st.integers(0, 1))
-    def takes(self, who: int, which: int) -> None:
-        self.tell(who, "take", self.locks[which])
+    def take(self, who: int, which: int) -> None:
+        self._tell(self._pick(who, stands), "take", self.locks[which])
 
+    @some(may_defer)
     @rule(who=WHO)
-    def defers(self, who: int) -> None:
-        actor = self._of(who)
-        if actor is not None and actor.kind != "task":
-            self.tell(who, "defer")
+    def defer(self, who: int) -> None:
+        self._tell(self._pick(who, may_defer), "defer")
 
+    @some(stands_in_task)
     @rule(who=WHO)
-    def limits(self, who: int) -> None:
-        actor = self._of(who)
-        if actor is not None and not actor.on_thread:
-            self.tell(who, "limit")
+    def limit(self, who: int) -> None:
+        self._tell(self._pick(who, stands_in_task), "limit")
 
     # ------------------------------------------------------------------------------------------- what happens to them
 
+    @some(is_alive)
     @rule(who=WHO)
     def cancel(self, who: int) -> None:
-        actor = self._of(who)
-        if actor is not None:
-            self._do(lambda: actor.future.cancel("cancelled"))
+        actor = self._pick(who, is_alive)
+        self._do(lambda: self._cancel(actor))
 
+    def _cancel(self, actor: Actor) -> None:
+        accepts = actor.ask()
+        assert actor.future.cancel("cancelled") == accepts, f"{actor!r} may be cancelled, or is in its cleanup"
+
+    @some(is_threadlet)
     @rule(who=WHO)
     def cancel_from_a_thread(self, who: int) -> None:
-        actor = self._of(who)
-        if actor is not None and actor.handle is not None:
-            self._do(lambda: asyncio.to_thread(actor.future.cancel, "from a thread"))
+        actor = self._pick(who, is_threadlet)
+        actor.ask()
+        self._do(lambda: asyncio.to_thread(actor.future.cancel, "from a thread"))
 
+    @precondition(lambda self: any(map(stands_in_task, self.actors)) and any(map(waits_in_line, self.actors)))
+    @rule(who=WHO, other=WHO)
+    def cancel_whose_turn_it_is(self, who: int, other: int) -> None:
+        """Cancel one that waits for a lock in the moment in which it gets that, maybe."""
+        leaving, waiting = self._pick(who, stands_in_task), self._pick(other, waits_in_line)
+
+        def act() -> None:
+            leaving.tell("leave")
+            self.loop.call_soon(self._cancel, waiting)
+
+        self._do(act)
+
+    @some(is_alive)
     @rule(who=WHO)
     def kill_who_waits(self, who: int) -> None:
-        actor = self._of(who)
-        if actor is not None:
+        actor = self._pick(who, is_alive)
 
-            async def kill() -> None:
-                waiter = asyncio.ensure_future(_wait(actor.future))
-                self.waiters.append(waiter)
-                await asyncio.sleep(0)
-                waiter.cancel("killed")
+        actor.ask()
 
-            self._do(kill)
+        async def kill() -> None:
+            waiter = asyncio.ensure_future(_wait(actor.future))
+            self.waiters.append(waiter)
+            await asyncio.sleep(0)
+            waiter.cancel("killed")
 
+        self._do(kill)
+
+    @some(is_threadlet)
     @rule(who=WHO)
     def deadline(self, who: int) -> None:
-        actor = self._of(who)
-        if actor is not None and actor.handle is not None and not actor.future.done():
+        actor = self._pick(who, is_threadlet)
+        actor.ask()
 
-            async def expire() -> None:
-                actor.future.deadline = 0
-                while len(self.pools[0]._home.expiries):
-                    await asyncio.sleep(0)
+        async def expire() -> None:
+            actor.future.deadline = 0
+            while len(self.pools[0]._home.expiries):
+                await asyncio.sleep(0)
 
-            self._do(expire)
+        self._do(expire)
 
+    @some(is_limited)
     @rule(who=WHO)
     def timeout(self, who: int) -> None:
-        actor = self._of(who)
-        if actor is not None and actor.stands and actor.limits:
-            self._do(actor.fire)
+        self._do(self._pick(who, is_limited).fire)
 
+    @some(has_grace)
     @rule(who=WHO)
     def grace_is_over(self, who: int) -> None:
-        actor = self._of(who)
-        hold = None if actor is None else cancellation.holds.get(actor.future)
-        if actor is not None and hold is not None and hold.timer is not None:
-            hold.timer.cancel()
-            self._do(lambda: cancellation._force(actor.future, hold))
+        actor = self._pick(who, has_grace)
+        hold = cancellation.holds[actor.future]
+        assert hold.timer is not None
+        hold.timer.cancel()
+        actor.forced = True
+        self._do(lambda: cancellation._force(actor.future, hold))
 
+    @some(cleans_up)
     @rule(who=WHO)
     def cleanup_is_late(self, who: int) -> None:
-        actor = self._of(who)
-        cleanup = None if actor is None else cleanups.deferred.get(actor.future)
-        if cleanup is not None and cleanup._timer is not None:
-            cleanup._timer.cancel()
-            self._do(lambda: cleanup._expire(FAR))
+        actor = self._pick(who, cleans_up)
+        cleanup = cleanups.deferred[actor.future]
+        assert cleanup._timer is not None
+        cleanup._timer.cancel()
+        actor.late = True
+        self._do(lambda: cleanup._expire(FAR))
 
+    @precondition(lambda self: self.poisoned)
     @rule(which=st.integers(0, 1))
     def repair(self, which: int) -> None:
         lock = self.locks[which]
         self.poisoned.discard(lock)
         self._do(lock.repair)
 
+    @some(is_threadlet)
     @rule(who=WHO, priority=st.sampled_from([-1, 0, 2]))
     def rank(self, who: int, priority: float) -> None:
-        actor = self._of(who)
-        if actor is not None and actor.handle is not None:
-            self._do(lambda: setattr(actor.future, "priority", priority))
+        actor = self._pick(who, is_threadlet)
+        self._do(lambda: setattr(actor.future, "priority", priority))
 
+    @precondition(lambda self: len(self.actors) > 2)
     @rule()
     def cancel_all(self) -> None:
+        for actor in self.actors:
+            if actor.future in self.pools[-1]:
+                actor.ask()
         self._do(lambda: self.pools[-1].select().cancel("all"))
 
+    @precondition(lambda self: len(self.actors) > 1 and len(self.pools) < 3)
     @rule(moves=st.booleans())
-    def another_pool(self, moves: bool) -> None:
+    def close(self, moves: bool) -> None:
         """Close the pool; what is queued there may go on in the next one."""
-        if len(self.pools) < 3:
-            self._do(self._open)
-            old, new = self.pools[-2:]
-            if moves:
-                self._do(lambda: old.select(state="queued").move(new))
-            self._do(old.close)
+        self._do(self._open)
+        old, new = self.pools[-2:]
+        if moves:
+            self._do(lambda: old.select(state="queued").move(new))
+        self._do(old.close)
 
     # --------------------------------------------------------------------------------------------------- what is true
 
@@ -225,10 +297,20 @@ class FaultsMachine(RuleBasedStateMachine):
             inside = [actor for actor in self.all if lock in actor.blocks]
             assert [lock.owner] == ([actor.future for actor in inside] or [None]), f"{lock!r}, {lock.owner!r}, {inside}"
             assert lock.poisoned == (lock in self.poisoned), f"{lock!r}: it is known who has left it by force"
+        for actor in self.actors:
+            self._judge_now(actor)
         for actor in self.all:
             assert not actor.breaches, f"{actor!r}: {actor.breaches}"
             if actor.future.done() and not actor.is_left:
                 self._judge_end(actor)
+
+    def _judge_now(self, actor: Actor) -> None:
+        if actor.stands and not actor.on_thread:
+            assert not actor.is_to_stop(), f"{actor!r} was not told, and is to stop"
+        if actor.asked and actor.blocks and not actor.forced and "cleanup" not in actor.blocks:
+            assert cancellation.holds[actor.future].timer is not None, f"{actor!r} has all the time of the world"
+        if actor.stands and "cleanup" in actor.blocks:
+            assert cleanups.deferred[actor.future]._timer is not None, f"{actor!r} has all the time of the world"
 
     def _judge_end(self, actor: Actor) -> None:
         assert not actor.blocks, f"{actor!r} has left everything"
@@ -279,4 +361,4 @@ async def _wait(future: Any) -> Any:
 
 
 TestFaults = FaultsMachine.TestCase
-TestFaults.settings = settings(max_examples=int(__import__("os").environ.get("EX", 120)), stateful_step_count=40, deadline=None)
+TestFaults.settings = settings(max_examples=int(__import__("os").environ.get("EX", 100)), stateful_step_count=40, deadline=None)

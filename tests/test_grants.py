@@ -101,14 +101,34 @@ def test_a_signal_while_the_loop_polls(run: Run, alarm: Any) -> None:
 def test_a_release_in_the_middle_of_another_one() -> None:
     """A signal handler, or a finalizer, may come in anywhere: it neither hangs nor spoils what it has interrupted."""
     semaphore, event = Semaphore(0), Event()
-    semaphore._line = Interrupted(semaphore.release, lambda: semaphore.acquire(0), semaphore.release)
+    seen: list[bool] = []
+    thread = threading.Thread(target=semaphore.acquire)
+    thread.start()
+    eventually(lambda: len(semaphore._line))
+    Interrupted(semaphore, semaphore.release, lambda: seen.append(semaphore.acquire(0)), semaphore.release)
     semaphore.release()
-    assert semaphore.value == 3, "none was there in the middle"
+    thread.join()
+    assert semaphore.value == 2 and seen == [False]
     semaphore._check()
-    event._line = Interrupted(event.clear, event.set)
+    Interrupted(event, event.clear, event.set)
     event.set()
     assert not event.is_set()
     event._check()
+
+
+def test_a_release_in_the_middle_of_an_acquire() -> None:
+    """A token that is released while somebody is about to stand in line, on the same thread, is his."""
+    semaphore = Semaphore(0)
+
+    class Pushing(Line):
+        def push(self, waiter: Any) -> None:
+            semaphore.release()
+            super().push(waiter)
+
+    semaphore._line = Pushing()
+    assert semaphore.acquire(20)
+    assert semaphore.value == 0
+    semaphore._check()
 
 
 def test_in_the_middle_of_a_push() -> None:
@@ -264,7 +284,7 @@ def test_in_place_on_a_loop_that_goes_on(hands: Run) -> None:
     hands(main)
 
 
-def test_in_a_region_of_a_task(hands: Run) -> None:
+def test_in_a_region_of_a_task(hands: Run, caplog: pytest.LogCaptureFixture) -> None:
     """A plain task that waits in a region is woken like others, and notices that it is cancelled."""
 
     async def main() -> None:
@@ -280,6 +300,7 @@ def test_in_a_region_of_a_task(hands: Run) -> None:
         semaphore._check()
 
     hands(main)
+    assert not caplog.records, "its loop goes on"
 
 
 def test_in_a_coroutine_threadlets_region(hands: Run) -> None:

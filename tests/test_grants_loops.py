@@ -1,15 +1,18 @@
-"""Loops that are closed while somebody waits on them: what was granted to him goes to somebody else, in the end."""
+"""Loops that are closed, and processes that fork, while somebody waits: what is granted goes to those who are there."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.conftest import Run
+from tests.support import eventually
+from tests.takeovers import program
 from tests.waiters import Interrupted, Waiting, in_line
 from tests.workbench import rounds
 from threadlets.conditions import Condition, Semaphore
@@ -120,9 +123,13 @@ def test_thrown_away_in_the_middle_of_a_release() -> None:
     lost = Lost(semaphore.acquire_async)
     semaphore.release()
     lost.loop.close()
-    semaphore._line = Interrupted(lost.collect)
+    thread = threading.Thread(target=semaphore.acquire)
+    thread.start()
+    eventually(lambda: len(semaphore._line))
+    Interrupted(semaphore, lost.collect)
     semaphore.release()
-    assert semaphore.value == 2
+    thread.join()
+    assert semaphore.value == 1
     semaphore._check()
 
 
@@ -158,3 +165,47 @@ def test_a_coroutine_that_is_thrown_away(run: Run, place: str) -> None:
             assert len(condition.lock._line) == 1
         lost.loop.close()
     run(main, lost)
+
+
+FORK = """
+import warnings
+from threadlets.conditions import Condition, Event, Semaphore
+
+warnings.simplefilter("ignore")  # newer Pythons warn of forks beside threads
+semaphore, event, condition = Semaphore(0), Event(), Condition()
+
+def wait():
+    with condition:
+        condition.wait()
+
+threads = [threading.Thread(target=target) for target in (semaphore.acquire, event.wait, wait)]
+for thread in threads:
+    thread.start()
+while not (len(semaphore._line) and len(event._line) and len(condition._line)):
+    time.sleep(0.001)
+child = os.fork()
+if not child:
+    semaphore.release()
+    event.set()
+    with condition:
+        condition.notify()
+    for each in (semaphore, event, condition):
+        each._check()
+    print(semaphore.acquire(5), event.wait(5), len(condition._line), flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+semaphore.release()
+event.set()
+with condition:
+    condition.notify()
+for thread in threads:
+    thread.join()
+print("parent")
+"""
+
+
+def test_fork() -> None:
+    """In a forked child nothing is granted to the parent's threads, which are not there."""
+    result = program(FORK, "hands")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["True", "True", "0", "parent"]

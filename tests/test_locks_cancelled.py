@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from asyncio import CancelledError
 from collections.abc import Iterator
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.lockers import LOCAL, Party, Step, in_line, is_free
+from tests.lockers import LOCAL, Party, in_line, is_free
 from tests.workbench import ON_WORKER, PATIENCE, Gate, ended, rounds, until
-from threadlets import Lock, checkpoint, holding, threadlet
+from threadlets import Lock, holding, threadlet
 from threadlets.cancellation import holds
 from threadlets.deadlocks import for_locks
 from threadlets.surroundings import waiting
@@ -308,130 +307,3 @@ def test_a_cancelled_wait_on_a_worker(ours: bool) -> None:
             assert lock.locked()
 
     asyncio.run(main())
-
-
-@pytest.mark.parametrize("what", ["release", "cancel, release", "release, cancel", "timeout, release"])
-def test_released_at_every_step_of_a_wait(what: str) -> None:
-    """Wherever a worker is on its way when the lock is released: he has it or not, and then it is free.
-
-    In particular, nobody waits on for a lock that has become free while he joined the line, or was given it while he
-    left.
-    """
-    outcomes: set[tuple[bool, bool]] = set()
-
-    async def at_step(number: int) -> bool:
-        lock, gate = Lock(), Gate()
-        holder = threading.Thread(target=lambda: (lock.acquire(), gate(), lock.release()))
-        holder.start()
-        gate.wait_arrived()
-        step = Step(number, "locks", "parking", "holders", "deadlocks")
-        got: list[bool] = []
-
-        def wait() -> None:
-            with step:
-                got.append(lock.acquire(timeout=0.0001 if "timeout" in what else None))
-            if got[0]:
-                lock.release()
-
-        handle = threadlet(contract=ON_WORKER)(wait)()
-        await until(lambda: step.arrived.is_set() or len(lock._line))
-        for each in what.split(", "):
-            if each == "release":
-                gate.open()
-                await until(lambda: not holder.is_alive() or lock._mutex.locked())  # he may have stopped with it
-            elif each == "cancel":
-                handle.cancel()
-            await asyncio.to_thread(step.arrived.wait)
-        step.go()
-        error = await ended(handle)
-        await asyncio.to_thread(holder.join)
-        outcomes.add((error is not None, got == [True]))
-        await is_free(lock)
-        return step.came
-
-    number = 1
-    while asyncio.run(at_step(number)):
-        number += 1
-    assert number > 30
-    assert (
-        outcomes
-        == {
-            "release": {(False, True)},
-            "cancel, release": {(True, True), (True, False)},
-            "release, cancel": {(True, True), (True, False), (False, True)},
-            "timeout, release": {(False, True), (False, False)},
-        }[what]
-    )
-
-
-def test_joined_at_every_step_of_a_release() -> None:
-    """Wherever a holder is on his way when somebody comes: that one has the lock in the end, and each after him."""
-
-    async def at_step(number: int) -> bool:
-        lock, gate = Lock(), Gate()
-        step = Step(number, "locks", "parking", "holders", "deadlocks")
-
-        def hold() -> None:
-            lock.acquire()
-            gate()
-            with step:
-                lock.release()
-
-        holder = threadlet(contract=ON_WORKER)(hold)()
-        await asyncio.to_thread(gate.wait_arrived)
-        gate.open()
-        await asyncio.to_thread(step.arrived.wait)
-        parties = [Party(lock, "thread") for _ in range(2)]
-        await until(lambda: lock._mutex.locked() or len(lock._line) + sum(party.has for party in parties) == 2)
-        step.go()
-        await holder
-        for party in parties:
-            await party.gone()
-        await is_free(lock)
-        return step.came
-
-    number = 1
-    while asyncio.run(at_step(number)):
-        number += 1
-    assert number > 10
-
-
-@pytest.mark.parametrize("contended", [False, True])
-def test_asked_just_before_it_has_the_lock(contended: bool) -> None:
-    """A cancel that comes while a function is getting the lock is held back by it, but not longer than its grace."""
-
-    async def at_step(number: int) -> bool:
-        lock, gate = Lock(grace=0.0), Gate()
-        step = Step(number, "locks", "parking", "cancellation")
-
-        def work() -> None:
-            with step:
-                lock.acquire()
-            try:
-                while time.monotonic() < end:
-                    checkpoint()
-            finally:
-                lock.release()
-
-        end = time.monotonic() + PATIENCE
-        holder = threading.Thread(target=lambda: (lock.acquire(), gate(), lock.release()))
-        if contended:
-            holder.start()
-            gate.wait_arrived()
-        handle = threadlet(contract=ON_WORKER)(work)()
-        await until(lambda: step.arrived.is_set() or len(lock._line))
-        gate.open()
-        await asyncio.to_thread(step.arrived.wait)
-        handle.cancel()
-        step.go()
-        assert isinstance(await ended(handle), CancelledError) and time.monotonic() < end
-        if contended:
-            await asyncio.to_thread(holder.join)
-        lock.repair()
-        await is_free(lock)
-        return step.came
-
-    number = 1
-    while asyncio.run(at_step(number)):
-        number += 1
-    assert number > 10

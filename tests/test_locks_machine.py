@@ -1,8 +1,8 @@
 """Two locks under any sequence of what may happen to them, compared with a model that is as simple as can be.
 
-The actors are threads, functions on workers, coroutines and plain tasks. Each does one thing when it is told to, and then
-stands still: idle, or in line for a lock. After every step the machine lets the loop go round until each of them is
-where the model says, and no time ever passes: a timeout is over when the machine says so.
+The actors are threads, functions on workers, coroutines and plain tasks. Each does one thing when it is told to, and
+then stands still: idle, or in line for a lock. After every step the machine lets the loop go round until each of them
+is where the model says, and no time ever passes: a timeout is over when the machine says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.workbench import ON_WORKER, PATIENCE, ended
 from threadlets import Lock, Pool, checkpoint, parking, threadlet
-from threadlets.cancellation import _force, holds
+from threadlets.cancellation import _force, _wakes, holds
 from threadlets.deadlocks import _waiters, for_locks
 from threadlets.errors import Deadlock, LockPoisoned
 from threadlets.surroundings import waiting
@@ -33,29 +33,21 @@ clocks: dict[int, float] = {}  # by thread
 
 
 class Actor:
-    """Somebody who uses locks as he is told; and what the model says of him.
-
-    Attributes:
-        results: What each thing that he was told has come to: True, False, or a kind of error.
-        held: The locks that he has, in order.
-        waits: The one that he waits for.
-        timed: Whether that is with a timeout.
-        asked: Whether he was asked to stop, and was not told yet.
-        forced: Whether he is told although he holds locks.
-        alive: Whether he has not ended.
-    """
+    """Somebody who uses locks as he is told; and what the model says of him."""
 
     def __init__(self, kind: str, pool: Pool) -> None:
         self.kind = kind
         self.on_thread = kind in ("thread", "worker")
         self.is_threadlet = kind in ("worker", "coroutine")
         self.inbox: Any = queue.SimpleQueue() if self.on_thread else asyncio.Queue()
-        self.results: list[Any] = []
+        self.results: list[Any] = []  # what all that he was told has come to: True, False, or a kind of error
         self.who: Any = None
         self.ident = 0
-        self.held: list[Lock] = []
+        self.held: list[Lock] = []  # the model from here on
         self.waits: Lock | None = None
-        self.timed = self.asked = self.forced = False
+        self.timed = False  # he waits with a timeout
+        self.asked = False  # to stop, and was not told yet
+        self.forced = False  # he is told although he holds locks
         self.alive = True
         self.expected: list[Any] = []
         self._really: list[Lock] = []
@@ -173,11 +165,14 @@ class LocksMachine(RuleBasedStateMachine):
             return actor.has_ended()
         if (actor.on_thread and not actor.ident) or actor.results != actor.expected or actor.has_ended():
             return False
-        line = [] if actor.waits is None else [waiter.owner for waiter in actor.waits._line]
-        return actor.waits is None or actor.who in line
+        if actor.waits is None:
+            return True
+        return actor.who in [waiter.owner for waiter in actor.waits._line] and (
+            not actor.on_thread or actor.who in _wakes  # he has looked at the clock
+        )
 
-    def _tell(self, actor: Actor, what: str, lock: Lock, timeout: float | None = None) -> None:
-        actor.inbox.put((what, lock, timeout)) if actor.on_thread else actor.inbox.put_nowait((what, lock, timeout))
+    def _tell(self, actor: Actor, *told: Any) -> None:
+        actor.inbox.put(told or None) if actor.on_thread else actor.inbox.put_nowait(told or None)
 
     async def _replace(self) -> None:
         """Have others in place of those that have ended."""
@@ -284,7 +279,7 @@ class LocksMachine(RuleBasedStateMachine):
             actor.forced = actor.forced and bool(actor.held)
             if actor.kind == "coroutine" and actor.asked and not actor.held:
                 self._dies(actor)
-        self._tell(actor, "release", lock)
+        self._tell(actor, "release", lock, None)
         self._do(self._replace)
 
     @rule(number=st.integers(0, 5))
@@ -296,7 +291,7 @@ class LocksMachine(RuleBasedStateMachine):
             self._dies(actor, by_force=actor.forced)
         else:
             actor.expected.append(True)
-        self._tell(actor, "listen", self.locks[0])
+        self._tell(actor, "listen", self.locks[0], None)
         self._do(self._replace)
 
     @rule(number=st.integers(0, 5))
@@ -345,7 +340,7 @@ class LocksMachine(RuleBasedStateMachine):
         for lock in actor.held:
             if any(other.waits is lock for other in self.actors):
                 self._comes_free(lock, poisons=True)
-        actor.inbox.put(None) if actor.on_thread else actor.inbox.put_nowait(None)
+        self._tell(actor)
         self._do(self._replace)
 
     @rule(which=st.integers(0, 1))
@@ -391,7 +386,7 @@ class LocksMachine(RuleBasedStateMachine):
             self.release(0, 0)
         for actor in self.actors:
             actor.alive = False
-            actor.inbox.put(None) if actor.on_thread else actor.inbox.put_nowait(None)
+            self._tell(actor)
         self._do(self._settle)
         for lock in self.locks:
             lock._check()
@@ -399,8 +394,8 @@ class LocksMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
         parking.monotonic = time.monotonic
-        assert not holds and not waiting and not in_line and not for_locks and not _waiters
+        assert not any((holds, waiting, in_line, for_locks, _waiters, _wakes))
 
 
 TestLocks = LocksMachine.TestCase
-TestLocks.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLocks.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

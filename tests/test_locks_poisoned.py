@@ -6,7 +6,7 @@ import asyncio
 import threading
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -16,8 +16,9 @@ from tests.lockers import KINDS, LOCAL, Party, in_line, is_free
 from tests.workbench import ABANDON, ON_WORKER, PATIENCE, Gate, ended, forever, until
 from threadlets import Lock, Pool, checkpoint, threadlet
 from threadlets.cancellation import holds
-from threadlets.deadlocks import for_locks
+from threadlets.deadlocks import _waiters, for_locks
 from threadlets.errors import LockPoisoned
+from threadlets.surroundings import waiting
 from threadlets.waits import in_line as waiters_in_line
 
 
@@ -116,7 +117,7 @@ def test_forced_in_a_coroutine(run: Run, caught: bool) -> None:
         @threadlet
         async def work() -> None:
             async with lock:
-                with suppress(CancelledError) if caught else suppress():
+                with suppress(CancelledError) if caught else nullcontext():
                     await forever()
 
         handle = work()
@@ -219,7 +220,7 @@ def test_abandoned_with_the_lock_in_hand(run: Run) -> None:
     run(main)
 
 
-# ------------------------------------------------------------------------------------------------ loops that are no more
+# ----------------------------------------------------------------------------------------------- loops that are no more
 
 
 class Lost:
@@ -305,9 +306,8 @@ def test_a_holder_whose_loop_is_closed(run: Run) -> None:
 
 def _forget(task: asyncio.Task[Any]) -> None:
     """Forget a task that waits for ever: nobody else would."""
-    from threadlets.surroundings import waiting
-
     waiting.pop(task, None)
+    _waiters.pop(task, None)
 
 
 FORKED = """

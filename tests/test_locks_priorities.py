@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Run
 from tests.lockers import LOCAL, Party, Stop, in_line, is_free
+from tests.support import eventually
 from tests.workbench import ON_WORKER, PATIENCE, Gate, ended, rounds, until
 from threadlets import Concurrency, Lock, Pool, Threadlet, threadlet
 from threadlets.cancellation import holds
@@ -331,43 +332,34 @@ def test_changed_just_before_it_stands_in_line() -> None:
 
 
 def test_a_holder_keeps_no_callbacks() -> None:
-    """However often others wait for one that lives long, and wherever it is when its loop hears of that.
+    """However often others wait for one that lives long: nothing is left with it.
 
-    The loop hears of a waiter only after the lock was released: there is nothing to watch any more.
+    Here its loop hears of each of them only when the lock was released already, and there is nothing to watch for.
     """
 
     async def main() -> None:
-        lock, rounds_ = Lock(), 50
-        began = threading.Event()
+        lock = Lock()
 
         def use() -> None:
-            for _ in range(rounds_):
-                with lock:
-                    began.set()
+            with lock:
+                pass
 
         @threadlet
-        async def holder() -> int:
-            task: Any = asyncio.current_task()
+        async def hold() -> int:
             await asyncio.sleep(0)
+            task: Any = asyncio.current_task()
             before = len(task._callbacks or ())
-            thread = threading.Thread(target=use)
-            await lock.acquire_async()
-            thread.start()
-            for _ in range(rounds_):
-                while not len(lock._line):
-                    await asyncio.sleep(0)
-                lock.release()
-                while lock.locked():
-                    pass
-                await lock.acquire_async()
-                if not thread.is_alive():
-                    break
-            lock.release()
-            await asyncio.to_thread(thread.join, PATIENCE)
-            await until(lambda: not lock._posted)
+            for _ in range(20):
+                thread = threading.Thread(target=use)
+                async with lock:
+                    thread.start()
+                    eventually(lambda: len(lock._line))
+                thread.join(PATIENCE)
+                assert lock._posted
+                await until(lambda: not lock._posted)
             return len(task._callbacks or ()) - before
 
-        assert await holder() == 0
+        assert await hold() == 0
         await is_free(lock)
 
     asyncio.run(main())

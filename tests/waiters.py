@@ -56,15 +56,17 @@ async def outcome(future: Any) -> Any:
 
 
 class Interrupted(Line):
-    """A line in which something comes up in the middle of a pop."""
+    """A line in which something comes up, on the same thread, in the middle of a pop; it takes the place of another."""
 
-    def __init__(self, *nested: Callable[[], object]) -> None:
+    def __init__(self, what: Granted, *nested: Callable[[], object]) -> None:
         super().__init__()
-        self.nested = list(nested)
+        self._queue = what._line._queue
+        self._nested = list(nested)
+        what._line = self
 
     def pop(self) -> Any:
-        while self.nested:
-            self.nested.pop()()
+        while self._nested:
+            self._nested.pop()()
         return super().pop()
 
 

@@ -15,7 +15,6 @@ from .cancellation import checkpoint, holding
 from .cleanups import defer
 from .conditions import Condition, Event
 from .contracts import Contract
-from .departures import run
 from .descriptors import checkpoint_wait
 from .entrypoints import Call, Entrypoint, threadlet
 from .errands import call_async
@@ -24,6 +23,7 @@ from .limits import Adaptive
 from .locks import Lock
 from .loops import EventLoop, new_event_loop
 from .pools import Pool
+from .programs import run
 from .progress import Progress
 from .regions import blocking, current_threadlet, pinned
 from .selections import Selection

@@ -78,7 +78,7 @@ class Admission(Overflow):
         home = self._home
         marks = TAGGED if tags else 0
         if not self._direct or home.turn < 0 or home.depth >= DEPTH:
-            if self._closed:
+            if self._closed and not (self._ends and self._serves_another()):
                 raise PoolClosed(f"{self!r} takes no more work: start it before the pool is closed, or in another pool")
             if self._keyed:
                 self._keys(tags)  # a throttle that raises does so before anything has happened
@@ -147,6 +147,11 @@ class Admission(Overflow):
         if not handle.done():
             self._limit_time(handle, deadline)
         return handle
+
+    def _serves_another(self) -> bool:
+        """Say whether a threadlet that has not ended starts something here: it may need that to clean up."""
+        starter = self._home.awaiter()
+        return starter is not None and not starter.done()
 
     def _make_admitted(self, *args: Any) -> Threadlet[Any]:
         """Make a handle, and note when: a throttle wants to know."""

@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any
 
 from .lifecycles import ABANDONED, ASKED, HERE
 from .regions import region_here
-from .surroundings import here
-from .tasks import running_loop
+from .surroundings import here, outermost
+from .tasks import relist, running_loop, unlist
 
 if TYPE_CHECKING:
     from .handles import Threadlet
@@ -56,25 +56,24 @@ __all__ = [
     "parked",
     "raise_if_asked",
     "tell",
+    "unexpire",
     "why",
 ]
 
 NO_THREADLET = (int, asyncio.Future)  # for isinstance: a thread, or a task
 
+MANY = 16  # arbitrary: so many cancels are kept; anyio asks once in every round of the loop
 GRACE = 30.0  # seconds; arbitrary: longer than what a lock is held for, shorter than what a supervisor waits
 
 
 class Hold:
-    """What one threadlet is inside of."""
+    """What one threadlet is inside of. One is made whenever it takes a lock: so what is seldom set is the class's."""
 
-    __slots__ = ("blocks", "forced", "overdue", "pending", "timer")
-
-    def __init__(self, block: Any) -> None:
-        self.blocks: list[Any] = [block]  # the `holding` and the locks, outermost first; each has a `grace`
-        self.forced = False  # the grace has run out after a cancel
-        self.overdue: str | None = None  # so has the time for its cleanup: what to say
-        self.pending: list[object] = []  # of a coroutine: the reasons of cancels that it was not told of
-        self.timer: asyncio.TimerHandle | None = None
+    blocks: list[Any]  # the `holding` and the locks, outermost first; each has a `grace`
+    forced = False  # the grace has run out after a cancel
+    overdue: str | None = None  # so has the time for its cleanup: what to say
+    pending: tuple[object, ...] = ()  # of a coroutine: the reasons of cancels that it was not told of
+    timer: asyncio.TimerHandle | None = None
 
 
 holds: dict[Any, Hold] = {}  # by threadlet: those that are inside of something
@@ -89,7 +88,7 @@ def me() -> Any:
     loop = running_loop()
     if loop is None:
         thread = get_ident()
-        handle = _outermost(here.get(thread))
+        handle = outermost(here.get(thread))
         if handle is not None:
             return handle
         region = region_here()
@@ -105,13 +104,6 @@ def me() -> Any:
     return (None if home is None else home.current(task)) or task
 
 
-def _outermost(handle: Threadlet[Any] | None) -> Threadlet[Any] | None:
-    """Return the threadlet that a function is a part of: not one that another function has called, right there."""
-    while handle is not None and handle._marks & HERE:
-        handle = handle._task
-    return handle
-
-
 def enter(who: Any, block: Any) -> None:
     """Note that a threadlet is inside of one more block; nothing for anybody else. Thread: the one that it runs on.
 
@@ -123,13 +115,19 @@ def enter(who: Any, block: Any) -> None:
     """
     if isinstance(who, NO_THREADLET):
         return
-    if who._marks & HERE and (who := _outermost(who)) is None:
-        return
     hold = holds.get(who)
     if hold is not None:
         hold.blocks.append(block)
         return
-    hold = holds[who] = Hold(block)
+    if who._marks & HERE:
+        if (whole := outermost(who)) is not None:
+            enter(whole, block)
+        return
+    hold = Hold()
+    hold.blocks = [block]
+    holds[who] = hold
+    if who.entrypoint.is_coroutine and isinstance(who._task, asyncio.Task):
+        unlist(who._task)  # asyncio.run cancels all tasks at its end, and asks nobody
     if who._marks & ASKED:
         with suppress(RuntimeError):  # the loop is closed
             who.pool._home.loop.call_soon_threadsafe(_set_timer, who, hold)
@@ -139,9 +137,9 @@ def leave(who: Any, block: Any) -> None:
     """Note that it has left a block; what it was not told of is passed on. Thread: as for ``enter``."""
     hold = holds.get(who)
     if hold is None:
-        if isinstance(who, NO_THREADLET) or not who._marks & HERE or (hold := holds.get(_outermost(who))) is None:
+        if isinstance(who, NO_THREADLET) or not who._marks & HERE or (hold := holds.get(outermost(who))) is None:
             return
-        who = _outermost(who)
+        who = outermost(who)
     blocks = hold.blocks
     if blocks[-1] is block:  # as ever
         blocks.pop()
@@ -152,12 +150,15 @@ def leave(who: Any, block: Any) -> None:
     if blocks:
         return
     del holds[who]
-    if hold.pending and not hold.forced:
+    if who.entrypoint.is_coroutine and isinstance(who._task, asyncio.Task) and not who._task.done():
+        relist(who._task)
+    if hold.timer is not None or (hold.pending and not hold.forced):
         loop = who.pool._home.loop
         if running_loop() is loop:
             _pass_on(who, hold)
         else:
-            loop.call_soon_threadsafe(_pass_on, who, hold)
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(_pass_on, who, hold)
 
 
 def forget(handle: Threadlet[Any]) -> None:
@@ -171,18 +172,30 @@ def _pass_on(handle: Threadlet[Any], hold: Hold) -> None:
     """Tell a coroutine what it was asked while it was inside of a block. Thread: loop."""
     if hold.timer is not None:
         hold.timer.cancel()
-    pending, hold.pending = hold.pending, []
+        hold.timer = None
+    pending, hold.pending = hold.pending, ()
     for reason in pending:
         if not handle.done():
             handle.pool._cancel(handle, reason)  # type: ignore[union-attr]
 
 
 def defers(handle: Threadlet[Any], reason: object) -> bool:
-    """Keep a cancel for later if a coroutine is inside of a block; False if it may be told now. Thread: loop."""
+    """Keep a cancel for later if a coroutine is inside of a block; False if it may be told now. Thread: loop.
+
+    It may be leaving the block right now, on another thread, if that is in a region:
+
+        leaves: is inside no more                 cancels: keeps the reason
+        leaves: looks whether a reason was kept   cancels: looks whether it is still inside
+    If both see each other the reason is taken back, and is not passed on twice (``test_cancelled_as_a_region_leaves``).
+    """
     hold = holds.get(handle)
     if hold is None or hold.forced:
         return False
-    hold.pending.append(reason)
+    if len(hold.pending) < MANY:
+        hold.pending += (reason,)
+    if holds.get(handle) is not hold:
+        hold.pending = hold.pending[:-1]
+        return False
     _set_timer(handle, hold)
     return True
 
@@ -218,13 +231,21 @@ def _force(handle: Threadlet[Any], hold: Hold) -> None:
     _wake(handle)
 
 
-def expire(handle: Threadlet[Any], why: str) -> None:
+def expire(handle: Threadlet[Any] | None, why: str) -> None:
     """Tell a threadlet that cleans up to stop, since the time for that is over. Thread: loop."""
     hold = holds.get(handle)
     if hold is not None:
         hold.overdue = why
         hold.forced = True
-        _wake(handle)
+        _wake(handle)  # type: ignore[arg-type]  # None is inside of nothing
+
+
+def unexpire(handle: Threadlet[Any] | None) -> None:
+    """Have the rest of a threadlet not told that some part of it has cleaned up for too long. Thread: its own."""
+    hold = holds.get(handle)
+    if hold is not None and hold.overdue is not None:
+        hold.overdue = None
+        hold.forced = False
 
 
 def is_forced(who: Any) -> bool:
@@ -258,7 +279,9 @@ def raise_if_asked(who: Any) -> None:
 
 def listens_to_task(who: Any) -> bool:
     """Say whether a cancel may come through a task, which does not wake a wait: that of a region. Thread: its own."""
-    return isinstance(who, asyncio.Future) or isinstance(getattr(who, "_task", None), asyncio.Task)
+    if isinstance(who, NO_THREADLET):
+        return not isinstance(who, int)
+    return who.entrypoint.is_coroutine and isinstance(getattr(who, "_task", None), asyncio.Task)
 
 
 def checkpoint() -> None:
@@ -276,7 +299,7 @@ def checkpoint() -> None:
     Thread: any. Cancel: point.
     """
     handle = here.get(get_ident())
-    if handle is None or handle._marks & HERE:
+    if handle is None or handle._marks & HERE or running_loop() is not None:
         raise_if_asked(me())
     elif handle._marks & ASKED or handle in holds:
         raise_if_asked(handle)

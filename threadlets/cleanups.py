@@ -30,20 +30,20 @@ from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
-from .cancellation import enter, expire, leave
+from .cancellation import enter, expire, holds, leave, unexpire
 from .errors import CleanupTimeout
 from .lifecycles import MISSED
 from .outcomes import without_caller
 from .regions import current_threadlet
-from .surroundings import here
+from .surroundings import outermost
 from .takeover import SAY_SECONDS
-from .tasks import unlist
+from .tasks import running_loop, unlist
 from .whereabouts import place_of
 
 if TYPE_CHECKING:
     from .handles import Threadlet
 
-__all__ = ["Cleanup", "clean_up", "defer", "deferred", "is_cleaning"]
+__all__ = ["Cleanup", "clean_up", "defer", "deferred", "is_cleaning", "sweep"]
 
 logger = logging.getLogger("threadlets")
 
@@ -105,14 +105,17 @@ class Cleanup:
         #   marks the threadlet as missed        is active
         #   looks whether it is active           looks whether it is missed, or on a worker
         # One of them sees the other, and sets the timer; two of them are one (test_a_cleanup_that_is_taken_over).
-        home = None if self._handle.pool is None else self._handle.pool._home
-        if home is not None and (self._handle._marks & MISSED or home.thread != threading.get_ident()):
-            with suppress(RuntimeError):  # the loop is closed
-                home.loop.call_soon_threadsafe(self.limit)
+        whole = outermost(self._handle)
+        home = None if whole is None or whole.pool is None else whole.pool._home
+        if home is not None and (whole._marks & MISSED or home.thread != threading.get_ident()):  # type: ignore[union-attr]
+            _call_on(home.loop, self.limit)
         while self._callbacks:
             try:
-                result = self._call()
-                if isawaitable(result):
+                self._current, args = self._callbacks.pop()
+                result = self._current(*args)
+                if asyncio.isfuture(result) and result.done():  # a threadlet, which has run right here
+                    result.result()
+                elif isawaitable(result):
                     if iscoroutine(result):
                         result.close()
                     raise TypeError(
@@ -121,6 +124,7 @@ class Cleanup:
                     )
             except BaseException as error:
                 self._errors.append(without_caller(error))
+            args, result = (), None  # tracebacks refer to this frame
         return self._end(failure)
 
     async def finish(self, failure: BaseException | None) -> None:
@@ -132,13 +136,15 @@ class Cleanup:
         self._begin()
         while self._callbacks:
             try:
-                result = self._call()
+                self._current, args = self._callbacks.pop()
+                result = self._current(*args)
                 if isawaitable(result):
                     if self._late and self._task is not None:
                         self._task.cancel(_reason(self.grace))
                     await result
             except BaseException as error:
                 self._errors.append(without_caller(error))
+            args, result = (), None
         self.failure = self._end(failure)
         if self._task is not None and self.failure is not failure and isinstance(self.failure, EXITS):
             raise self.failure
@@ -149,10 +155,6 @@ class Cleanup:
         unlist(task)  # who cancels all tasks, as asyncio.run does at its end, does not mean this one
         self.limit()
 
-    def _call(self) -> Any:
-        self._current, args = self._callbacks.pop()
-        return self._current(*args)
-
     def _begin(self) -> None:
         self.active = True
         self._began = monotonic_ns()
@@ -162,21 +164,23 @@ class Cleanup:
         """Return what a threadlet fails with, after its function has ended with this."""
         seconds = (monotonic_ns() - self._began) / 1e9
         late = self._late or seconds > self.grace
+        last, self._current = _name(self._current), None
         del deferred[self._handle]
         leave(self._handle, self)
-        if self._timer is not None:
-            self._timer.cancel()
+        if (timer := self._timer) is not None:
+            unexpire(outermost(self._handle))
+            _call_on(self._loop, timer.cancel)
         errors = [error for error in self._errors if not isinstance(error, CancelledError)]
         cancelled = next((error for error in [failure, *self._errors] if isinstance(error, CancelledError)), None)
         if late:
             self._late = True  # for a timer that is about to be set
             if failure is not cancelled:
                 cancelled = None  # a callback's: that is what it was told by
-            name, what = self._handle.entrypoint.name, _name(self._current)
             errors.append(
                 CleanupTimeout(
-                    f"the cleanup of {name}() took {seconds:.3g} s and may take {self.grace:.3g}, the last of it was "
-                    f"{what}: make it quicker, or say @threadlet(contract=Contract(cleanup=...))"
+                    f"the cleanup of {self._handle.entrypoint.name}() took {seconds:.3g} s and may take "
+                    f"{self.grace:.3g}, the last of it was {last}: make it quicker, or say "
+                    f"@threadlet(contract=Contract(cleanup=...))"
                 )
             )
         if failure is not None and failure is not cancelled:
@@ -196,19 +200,23 @@ class Cleanup:
                 if error is not exits[0] and self._handle.pool is not None:
                     message = f"in {self._handle!r}, or its cleanup, which {exits[0]!r} has ended"
                     loop = self._handle.pool._home.loop
-                    with suppress(RuntimeError):  # the loop is closed
-                        loop.call_soon_threadsafe(loop.call_exception_handler, {"message": message, "exception": error})
+                    _call_on(loop, loop.call_exception_handler, {"message": message, "exception": error})
             return exits[0]
-        only = errors[0]
-        if len(errors) == 1:
-            if only.__context__ is None and cancelled is not only:
-                only.__context__ = cancelled
-            return only
-        group = BaseExceptionGroup(f"{self._handle.entrypoint.name}() and its cleanup", errors)
-        group.__context__ = cancelled
-        return group
+        outcome = errors[0]
+        if len(errors) > 1:
+            outcome = BaseExceptionGroup(f"{self._handle.entrypoint.name}() and its cleanup", errors)
+        if outcome.__context__ is None and cancelled is not None:
+            # Not by assignment: an exception class may forbid that, as a frozen dataclass does.
+            vars(BaseException)["__context__"].__set__(outcome, cancelled)
+        return outcome
 
     # ------------------------------------------------------------------------------------------------ time
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop on which the time is measured: that of the threadlet which this one is a part of."""
+        whole: Any = outermost(self._handle)
+        return whole.pool._home.loop  # type: ignore[no-any-return]
 
     def limit(self) -> None:
         """Set the timer, if that was not done. Thread: loop."""
@@ -217,8 +225,7 @@ class Cleanup:
             self._set_timer(max(left, 0))
 
     def _set_timer(self, seconds: float) -> None:
-        loop = self._handle.pool._home.loop  # type: ignore[union-attr]
-        self._timer = loop.call_later(seconds, self._expire, max(SAY_SECONDS, 2 * seconds))
+        self._timer = self._loop.call_later(seconds, self._expire, max(SAY_SECONDS, 2 * seconds))
 
     def _expire(self, again: float) -> None:
         """Tell whoever cleans up that the time is over, and the log where that is; and so again. Thread: loop."""
@@ -229,7 +236,7 @@ class Cleanup:
         logger.warning("%r has been cleaning up for %.3g s: %s", self._handle, seconds, self.place())
         if self._task is not None:
             self._task.cancel(_reason(self.grace))
-        expire(self._handle, _reason(self.grace))
+        expire(outermost(self._handle), _reason(self.grace))
         self._set_timer(again)
 
     def place(self) -> str:
@@ -263,7 +270,7 @@ def defer(callback: Callable[[*Ts], object], /, *args: *Ts) -> None:
     """
     if not callable(callback):
         raise TypeError(f"defer({callback!r}): expected a function, and its arguments behind it")
-    handle: Any = here.get(threading.get_ident()) or current_threadlet()
+    handle: Any = current_threadlet()
     if handle is None:
         raise RuntimeError(
             f"defer({_name(callback)}) where no threadlet runs: decorate the function around it with @threadlet, or "
@@ -291,9 +298,26 @@ def is_cleaning(handle: Any) -> bool:
     return cleanup is not None and cleanup.active
 
 
+def sweep() -> None:
+    """Forget coroutines whose loops were closed without ``shutdown_asyncgens()``: they never end. Thread: any."""
+    for table in (deferred, holds):
+        for handle in list(table):
+            if handle.entrypoint.is_coroutine and handle.pool._home.loop.is_closed():
+                del table[handle]
+
+
 def _reason(seconds: float) -> str:
     return f"the cleanup took longer than {seconds:.3g} s"
 
 
 def _name(callback: Any) -> str:
-    return f"{getattr(callback, '__qualname__', callback)}()"
+    return f"{getattr(callback, '__qualname__', None) or type(callback).__qualname__}()"
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object) -> None:
+    """Call a function on the loop's thread, soon; or now, if this is it. Thread: any."""
+    if running_loop() is loop:
+        function(*args)
+        return
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(function, *args)

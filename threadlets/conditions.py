@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from .cancellation import check_seconds, me
 from .deadlocks import blocked_loop, name_of, waits_for
 from .errors import Deadlock
-from .grants import Granted, check_count, named, who_in_task, who_on_thread
+from .grants import Granted, check_count, check_in_task, check_on_thread, named
 from .locks import POLL, Lock
 from .parking import TaskWaiter, ThreadWaiter
 from .semaphores import Semaphore
@@ -101,8 +101,8 @@ class Event(Granted):
         """
         if timeout is not None:
             check_seconds("timeout", timeout)
-        who = who_on_thread(self, "wait()", "wait_async()")
-        return self._happened or (timeout != 0 and self._wait_on_thread(who, timeout))
+        check_on_thread(self, "wait()", "wait_async()")
+        return self._happened or (timeout != 0 and self._wait_on_thread(timeout))
 
     async def wait_async(self) -> None:
         """Wait in a coroutine until it has happened. Cancel: point, if it has to wait.
@@ -110,9 +110,9 @@ class Event(Granted):
         Raises:
             RuntimeError: Outside of a task.
         """
-        who = who_in_task(self, "wait_async()", "wait()")
+        check_in_task(self, "wait_async()", "wait()")
         if not self._happened:
-            await self._wait_in_task(who)
+            await self._wait_in_task()
 
     def _take_now(self) -> bool:
         return self._happened
@@ -184,7 +184,7 @@ class Condition(Granted):
         place = self.lock._place
         notified = False
         try:
-            notified = self._wait_on_thread(who, timeout)
+            notified = self._wait_on_thread(timeout)
         finally:
             try:
                 self._take_back(who, place)
@@ -224,7 +224,7 @@ class Condition(Granted):
             LockPoisoned: If it is poisoned by now.
             RuntimeError: If the lock is not held by this task.
         """
-        who_in_task(self, "wait_async()", "wait()")
+        check_in_task(self, "wait_async()", "wait()")
         who = self._holder("wait_async()")
         try:
             await self._wait_and_take_back(who, self.lock._place)
@@ -265,7 +265,8 @@ class Condition(Granted):
         self._do(lambda: self._notify(len(self._line)))
 
     def __enter__(self) -> None:
-        who = who_on_thread(self, "'with'", "'async with'")
+        check_on_thread(self, "'with'", "'async with'")
+        who = me()
         if not self.lock._take(who):
             self.lock._wait_on_thread(who, None)
 
@@ -276,7 +277,8 @@ class Condition(Granted):
             self.lock.__exit__(kind, error, traceback)
 
     async def __aenter__(self) -> None:
-        who = who_in_task(self, "'async with'", "'with'")
+        check_in_task(self, "'async with'", "'with'")
+        who = me()
         if not self.lock._take(who):
             await self.lock._wait_in_task(who)
 
@@ -312,7 +314,7 @@ class Condition(Granted):
     async def _wait_and_take_back(self, who: Any, place: Place) -> None:
         notified = False
         try:
-            await self._wait_in_task(who)
+            await self._wait_in_task()
             notified = True
             await self._take_back_in_task(who, place)
         except GeneratorExit:  # there is nobody any more who could wait for the lock

@@ -28,7 +28,6 @@ class Contract:
         pure: What it returns depends on its arguments alone, and it changes nothing. Equal calls in one pool that come
             while one goes on share its run, and its result is the same object for all; cancelling one of them does not
             cancel the others. Equal are arguments of the same types that are equal, and hashable.
-
         cleanup: How many seconds all that a call has put off with ``defer`` may take together; ``inf``: any time.
 
     Raises:

@@ -11,12 +11,12 @@ from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .cancellation import tell
-from .cleanups import EXITS, Cleanup, deferred
+from .cancellation import holds, tell
+from .cleanups import EXITS, Cleanup, deferred, is_cleaning
 from .deliveries import Deliveries
 from .handles import Threadlet
 from .lifecycles import ADMITTED, ASKED, DONE, FAILED, MISSED, RUNNING, State
-from .tasks import coroutine_of, start_task
+from .tasks import coroutine_of, start_task, unlist
 from .waits import family
 
 if TYPE_CHECKING:
@@ -136,7 +136,11 @@ class Coroutines(Deliveries):
         handle._marks |= MISSED
         handle.entrypoint.missed += 1
         handle.pool._list(handle)  # type: ignore[union-attr]
-        if handle._marks & ASKED and handle not in deferred:
+        if holds and handle in holds:
+            unlist(task)  # it was not listed yet when it entered a block
+        if deferred and (caller := self.awaiter()) is not None and caller is not handle and is_cleaning(caller):
+            unlist(task)  # it is a part of a cleanup
+        if handle._marks & ASKED and not is_cleaning(handle):
             handle._marks &= ~ASKED
             handle.pool._cancel(handle, handle._value)  # type: ignore[union-attr]
 

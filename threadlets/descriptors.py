@@ -31,7 +31,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
-from .cancellation import check_seconds, listens_to_task, me, parked, raise_if_asked
+from .cancellation import check_seconds, checkpoint, listens_to_task, me, parked, raise_if_asked
 from .parking import POLL
 from .tasks import running_loop
 
@@ -95,10 +95,14 @@ def checkpoint_wait(fd: int | HasFileno, timeout: float | None = None, *, write:
     number = _number_of(fd)
     if timeout is not None:
         check_seconds("timeout", timeout)
-    who = me()
+    checkpoint()
     poll = select.poll()
     poll.register(number, select.POLLOUT if write else select.POLLIN)
-    if isinstance(who, (int, asyncio.Future)) or timeout == 0:  # nobody could ring
+    ready = poll.poll(0)
+    if ready or timeout == 0:
+        return _is_ready(number, ready)
+    who = me()
+    if isinstance(who, (int, asyncio.Future)):  # nobody could ring
         return _wait(poll, number, who, timeout, None)
     bell = _Bell.take()
     try:
@@ -116,16 +120,21 @@ def _wait(poll: Any, number: int, who: Any, timeout: float | None, bell: _Bell |
         raise_if_asked(who)
         left = float("inf") if until is None else max(until - monotonic(), 0)
         wait = min(left, slices)
-        ready = dict(poll.poll(None if wait == float("inf") else min(wait * 1000, LONGEST)))
-        if bell is not None and bell.reads in ready:
+        ready = poll.poll(None if wait == float("inf") else min(wait * 1000, LONGEST))
+        if bell is not None:
             bell.hush()
             raise_if_asked(who)
-        if number in ready:
-            if ready[number] & select.POLLNVAL:
+        if left == 0 or _is_ready(number, ready):
+            return _is_ready(number, ready)
+
+
+def _is_ready(number: int, ready: list[tuple[int, int]]) -> bool:
+    for each, events in ready:
+        if each == number:
+            if events & select.POLLNVAL:
                 raise OSError(EBADF, f"checkpoint_wait({number}): there is no such descriptor; was it closed?")
             return True
-        if left == 0:
-            return False
+    return False
 
 
 def _number_of(fd: int | HasFileno) -> int:
@@ -145,13 +154,14 @@ def _number_of(fd: int | HasFileno) -> int:
 class _Bell:
     """Ends a poll: an eventfd; a pipe, where there is none. Thread: its user's, unless a method says otherwise."""
 
-    __slots__ = ("_mutex", "_shelf", "_writes", "reads", "turn")
+    __slots__ = ("_mutex", "_rings", "_shelf", "_writes", "reads", "turn")
 
     def __init__(self) -> None:
         self.reads = self._writes = -1
         self.turn = 0  # whose it is: a number for each wait
         self._mutex = threading.RLock()  # signal handlers may cancel
         self._shelf = _free
+        self._rings = False
         if hasattr(os, "eventfd"):
             self.reads = self._writes = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         else:
@@ -170,25 +180,22 @@ class _Bell:
     def ring(self, turn: int) -> None:
         """End the poll of a wait; nothing if that is over. Thread: any."""
         with self._mutex:
-            if turn == self.turn:
-                try:
-                    os.write(self._writes, ONE)
-                except BlockingIOError:  # it rings
-                    pass
+            if turn == self.turn and not self._rings:
+                self._rings = True
+                os.write(self._writes, ONE)
 
     def hush(self) -> None:
         """Let it not ring."""
-        try:
-            while len(os.read(self.reads, 8)) == 8 and self.reads != self._writes:
-                pass
-        except BlockingIOError:
-            pass
+        with self._mutex:
+            if self._rings:
+                self._rings = False  # first: a signal handler may raise when the read is done
+                os.read(self.reads, 8)
 
     def give_back(self) -> None:
         """Use it no more."""
         with self._mutex:
             self.turn += 1
-        self.hush()
+            self.hush()
         if self._shelf is _free and len(_free) < FREE:
             _free.append(self)
         else:

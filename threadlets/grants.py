@@ -25,14 +25,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .cancellation import me, raise_if_asked
+from .cancellation import checkpoint, me
 from .deadlocks import blocked_loop, name_of
 from .parking import Line, TaskWaiter, ThreadWaiter, Waiter
 from .takeover import SAY_SECONDS
 from .tasks import running_loop
 from .waits import in_line
 
-__all__ = ["Granted", "check_count", "named", "who_in_task", "who_on_thread"]
+__all__ = ["Granted", "check_count", "check_in_task", "check_on_thread", "named"]
 
 logger = logging.getLogger("threadlets")
 
@@ -93,20 +93,22 @@ class Granted:
         if not self._line.remove(waiter) and waiter.granted:
             self._hand_on()
 
-    def _wait_on_thread(self, who: Any, timeout: float | None) -> bool:
+    def _wait_on_thread(self, timeout: float | None) -> bool:
         """Wait here, for ``timeout`` seconds at most; False if that was in vain.
 
             grants: pops him                         he: his time is up
             grants: marks him                        he: wants the mutex, to leave the line
             he: leaves it, in vain, and sees the mark
-        (``test_timeout_meets_release``)
+        (``test_the_end_of_a_wait_meets_release``)
         """
-        waiter = ThreadWaiter(who)
+        waiter = ThreadWaiter(who := me())
         try:
             self._join(waiter)
             if not waiter.granted:
-                poll = None if blocked_loop(who) is None else SAY_SECONDS
-                waiter.wait(timeout, poll=poll, look=partial(self._tell, who))
+                if blocked_loop(who) is None:
+                    waiter.wait(timeout)
+                else:
+                    waiter.wait(timeout, poll=SAY_SECONDS, look=partial(self._tell, who))
                 if not waiter.granted:
                     self._do(partial(self._line.remove, waiter))
             return waiter.granted
@@ -116,7 +118,7 @@ class Granted:
         finally:
             in_line.pop(who, None)
 
-    async def _wait_in_task(self, who: Any) -> None:
+    async def _wait_in_task(self) -> None:
         """Wait in a coroutine.
 
             grants: pops him                         he: is cancelled at his await
@@ -124,7 +126,7 @@ class Granted:
             he: leaves the line, in vain, and sees the mark
         His future may be done, and his await raise all the same: the mark counts (``test_cancel_meets_release``).
         """
-        waiter = TaskWaiter(who)
+        waiter = TaskWaiter(who := me())
         try:
             self._join(waiter)
             if not waiter.granted:
@@ -164,8 +166,8 @@ class Granted:
             assert not self._busy and not self._jobs, "what came up in the middle of a job was done after it"
 
 
-def who_on_thread(what: object, method: str, instead: str) -> Any:
-    """Return who is about to wait on this thread; a checkpoint.
+def check_on_thread(what: object, method: str, instead: str) -> None:
+    """See that somebody may wait on this thread; a checkpoint.
 
     Raises:
         asyncio.CancelledError: If he was asked to stop.
@@ -173,20 +175,17 @@ def who_on_thread(what: object, method: str, instead: str) -> Any:
     """
     if running_loop() is not None:
         raise RuntimeError(f"{method} of {what!r} in a coroutine would stall its event loop: use {instead}")
-    who = me()
-    raise_if_asked(who)
-    return who
+    checkpoint()
 
 
-def who_in_task(what: object, method: str, instead: str) -> Any:
-    """Return who is about to wait in a coroutine.
+def check_in_task(what: object, method: str, instead: str) -> None:
+    """See that somebody may wait here, in a coroutine.
 
     Raises:
         RuntimeError: Where there is none.
     """
     if running_loop() is None or asyncio.current_task() is None:
         raise RuntimeError(f"{method} of {what!r} outside of a task: on a thread, use {instead}")
-    return me()
 
 
 def check_count(name: str, count: int) -> None:

@@ -23,7 +23,7 @@ from time import monotonic_ns
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from .cleanups import EXITS, clean_up, deferred, is_cleaning
+from .cleanups import EXITS, clean_up, deferred, is_cleaning, sweep
 from .coroutines import Coroutines
 from .definitions import Definition
 from .departures import PATIENCE, depart, leave, tell
@@ -87,6 +87,7 @@ class Home(Coroutines):
         self.busy: set[Ledger] = set()  # pools with threadlets that are not final
         self.unawaited = 0  # when the last plain function in place was started, until it is awaited: tells fan-out
         self.pumping: Turns | None = None  # the pool whose pump is at work
+        sweep()
         self._watch = self._until_shutdown()
         with suppress(StopIteration):
             self._watch.__anext__().send(None)

@@ -110,6 +110,7 @@ class Ledger:
         self._failures: dict[Threadlet[Any], None] = {}  # in a scope: those that nobody has retrieved
         self._scope: Scope | None = None
         self._closed = False
+        self._ends = False  # closed by what ends it: those that are in it may still need it
         self._room_waiters: deque[tuple[Future[None], frozenset[Hashable]]] = deque()
         self._drain_waiters: dict[Future[None], Threadlet[Any] | None] = {}
         self._tallies = Tallies()

@@ -177,8 +177,11 @@ class Lock(Held):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            who = here.get(threading.get_ident())
-            if who is None or who is not self._owner:
+            thread = threading.get_ident()
+            who: Any = here.get(thread)
+            if who is None and running_loop() is None and self._owner == thread:
+                who = thread
+            elif who is None or who is not self._owner:
                 who = me()
             self._release(who, broken=error is not None and _by_cancel(error))
         except BaseException:
@@ -195,7 +198,10 @@ class Lock(Held):
     ) -> None:
         if error is not None and isinstance(error, GeneratorExit) and self._thrown_away():
             return
-        self._release(_in_task(), broken=error is not None and _by_cancel(error))
+        task, who = asyncio.current_task(), self._owner
+        if task is None or (who is not task and getattr(who, "_task", None) is not task):
+            who = _in_task()
+        self._release(who, broken=error is not None and _by_cancel(error))
 
     def _thrown_away(self) -> bool:
         """Say whether a coroutine ends since nobody can go on with it; if it still has the lock, that is so no more."""

@@ -287,11 +287,14 @@ class Pool(Starts):
             CloseTimeout: If some have not stopped by then; they are named on stderr, and still in the pool.
             TypeError: If a time is no number.
             ValueError: If it is NaN or below 0.
+            RuntimeError: With ``finish``, in a threadlet of this pool.
 
         Cancel: point; what is in the pool is cancelled by then.
         """
         check_seconds("finish", finish)
         check_seconds("timeout", timeout)
+        if finish and self._loop is not UNBOUND and running_loop() is self._loop and self._home.awaiter() in self:
+            raise RuntimeError(f"aclose(finish=...) of {self!r} in one of its threadlets would wait for itself")
         self.close()
         reason = f"{self!r} was closed"
         left = await depart(lambda: [self] if self._index else [], reason, finish=finish, timeout=timeout)

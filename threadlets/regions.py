@@ -128,6 +128,8 @@ def region_here() -> tuple[RunToken, asyncio.Task[Any] | None, Taken | None] | N
 
     If it is in regions of several loops, one inside the other, it is the innermost. Thread: any.
     """
+    if not tokens:
+        return None
     me = threading.get_ident()
     found: tuple[RunToken, asyncio.Task[Any] | None, Taken | None] | None = None
     latest = 0

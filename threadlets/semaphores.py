@@ -9,7 +9,7 @@ Invariants: see ``_check()``.
 from __future__ import annotations
 
 from .cancellation import check_seconds
-from .grants import Granted, check_count, named, who_in_task, who_on_thread
+from .grants import Granted, check_count, check_in_task, check_on_thread, named
 
 __all__ = ["Semaphore"]
 
@@ -79,8 +79,8 @@ class Semaphore(Granted):
         """
         if timeout is not None:
             check_seconds("timeout", timeout)
-        who = who_on_thread(self, "acquire()", "acquire_async()")
-        return self._take() or (timeout != 0 and self._wait_on_thread(who, timeout))
+        check_on_thread(self, "acquire()", "acquire_async()")
+        return self._take() or (timeout != 0 and self._wait_on_thread(timeout))
 
     async def acquire_async(self) -> None:
         """Wait for a token in a coroutine, and take it. Cancel: point, if it has to wait.
@@ -88,9 +88,9 @@ class Semaphore(Granted):
         Raises:
             RuntimeError: Outside of a task.
         """
-        who = who_in_task(self, "acquire_async()", "acquire()")
+        check_in_task(self, "acquire_async()", "acquire()")
         if not self._take():
-            await self._wait_in_task(who)
+            await self._wait_in_task()
 
     def release(self) -> None:
         """Give a token to the first who waits, or back. Anybody may; also a signal handler, or a finalizer.
@@ -104,20 +104,23 @@ class Semaphore(Granted):
                     f"{self!r} is released although no token is taken: there would be {self._value + 1}, and max_value "
                     f"is {self._max_value}. A release must belong to an acquire"
                 )
-            self._do(self._hand_on)
+            if self._busy or len(self._line):
+                self._do(self._hand_on)
+            else:
+                self._value += 1
 
     def __enter__(self) -> None:
-        who = who_on_thread(self, "'with'", "'async with'")
+        check_on_thread(self, "'with'", "'async with'")
         if not self._take():
-            self._wait_on_thread(who, None)
+            self._wait_on_thread(None)
 
     def __exit__(self, *_: object) -> None:
         self.release()
 
     async def __aenter__(self) -> None:
-        who = who_in_task(self, "'async with'", "'with'")
+        check_in_task(self, "'async with'", "'with'")
         if not self._take():
-            await self._wait_in_task(who)
+            await self._wait_in_task()
 
     async def __aexit__(self, *_: object) -> None:
         self.release()

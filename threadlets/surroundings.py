@@ -5,10 +5,12 @@ from __future__ import annotations
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 
+from .lifecycles import HERE
+
 if TYPE_CHECKING:
     from .handles import Threadlet
 
-__all__ = ["changes", "here", "waiting"]
+__all__ = ["changes", "here", "outermost", "waiting"]
 
 
 # By thread: the innermost plain function's threadlet. A dict and not a threading.local, which costs 100 ns more a call.
@@ -17,6 +19,13 @@ here: dict[int, Threadlet[Any] | None] = {}
 # Who waits for what, of those that wait on a thread or for a lock: threadlets, tasks, numbers of threads, and loops
 # that are blocked; for a lock, for a task, for one of these. To find circles: see deadlocks.py.
 waiting: dict[Any, Any] = {}
+
+
+def outermost(handle: Threadlet[Any] | None) -> Threadlet[Any] | None:
+    """Return the threadlet that a function is a part of: not one that another function has called, right there."""
+    while handle is not None and handle._marks & HERE:
+        handle = handle._task
+    return handle
 
 
 def changes(before: Context, after: Context) -> list[tuple[ContextVar[Any], Any]] | None:

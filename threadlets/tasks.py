@@ -17,8 +17,8 @@ A cancel between 2 and 3 arrives as ``_Started.throw(CancelledError)``. A plain 
 waits for; so that is done, and the future handed over (``test_cancel_right_after_start``). If that future refuses, the
 coroutine gets the CancelledError itself when the future is done, as in a plain task that has ``_must_cancel`` set.
 
-Assumes: ``asyncio.tasks._enter_task``, ``_leave_task``, ``_unregister_task`` (3.7 and later), which third-party event
-loops use too;
+Assumes: ``asyncio.tasks._enter_task``, ``_leave_task``, ``_register_task``, ``_unregister_task`` (3.7 and later), which
+third-party event loops use too;
 ``asyncio._get_running_loop`` and ``_set_running_loop``, which are in asyncio's ``__all__`` for the use of event loops.
 """
 
@@ -30,7 +30,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar, cast
 
-__all__ = ["coroutine_of", "running_loop", "set_running_loop", "start_task", "unlist"]
+__all__ = ["coroutine_of", "relist", "running_loop", "set_running_loop", "start_task", "unlist"]
 
 T = TypeVar("T")
 
@@ -44,6 +44,11 @@ def unlist(task: asyncio.Task[Any]) -> None:
     Thread: loop.
     """
     asyncio.tasks._unregister_task(task)
+
+
+def relist(task: asyncio.Task[Any]) -> None:
+    """Undo that. Thread: loop, or one that is in a region of this task."""
+    asyncio.tasks._register_task(task)
 
 
 if sys.version_info >= (3, 12):

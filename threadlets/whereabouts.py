@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from .claims import is_ours
-from .surroundings import here
+from .surroundings import here, outermost
 from .tasks import coroutine_of
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def place_of(handle: Threadlet[Any]) -> str:
 def _frames(handle: Threadlet[Any]) -> list[FrameType]:
     """Return a threadlet's frames, the innermost last, without ours at either end."""
     frames: list[FrameType] = []
-    thread = next((thread for thread, each in list(here.items()) if each is handle), None)
+    thread = next((thread for thread, each in list(here.items()) if each is handle or outermost(each) is handle), None)
     task = getattr(handle, "_task", None)
     if thread is not None:
         frame = sys._current_frames().get(thread)
@@ -61,11 +61,8 @@ def _frames(handle: Threadlet[Any]) -> list[FrameType]:
                 break
     elif task is not None and hasattr(task, "get_coro"):
         frames += _awaiting(coroutine_of(task))
-    while frames and is_ours(frames[-1]):
-        frames.pop()
-    while frames and is_ours(frames[0]):
-        del frames[0]
-    return frames
+    theirs = [place for place, frame in enumerate(frames) if not is_ours(frame)]
+    return frames[theirs[0] : theirs[-1] + 1] if theirs else frames
 
 
 def _awaiting(coroutine: Any) -> Iterator[FrameType]:

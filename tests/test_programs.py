@@ -25,8 +25,8 @@ BEGINNING = """
 import asyncio, os, sys, time, threading
 import threadlets
 from threadlets import Contract, Pool, checkpoint, defer, threadlet
-import threadlets.departures
-threadlets.departures.SAY_SECONDS = 0.05
+import threadlets.departures, threadlets.programs
+threadlets.departures.SAY_SECONDS = threadlets.programs.SAY_SECONDS = 0.05
 
 WORKER = Contract(blocks="always")
 
