@@ -193,6 +193,34 @@ def test_who_ends_may_start_more(run: Run) -> None:
     assert ends == ["first", "last"]
 
 
+def test_no_time_at_all(run: Run) -> None:
+    """With ``timeout=0`` what ends as soon as it is told is not taken for one that does not."""
+
+    async def main() -> None:
+        pool = Pool()
+        pool.start(forever)
+        await pool.aclose(timeout=0)
+
+    run(main)
+
+
+def test_a_pool_is_closed_from_within(run: Run) -> None:
+    """A threadlet that would wait for itself to finish is told so; one that closes its pool is cancelled."""
+
+    async def main() -> None:
+        pool = Pool()
+
+        async def closes(finish: float) -> None:
+            await asyncio.sleep(0)
+            await pool.aclose(finish=finish)
+
+        with pytest.raises(RuntimeError, match="wait for itself"):
+            await pool.start(closes, float("inf"))
+        assert isinstance(await ended(pool.start(closes, 0.0)), CancelledError)
+
+    run(main)
+
+
 def test_run_gives_back_what_main_returns() -> None:
     """``run`` returns, or raises, what main does, on any loop."""
 

@@ -245,6 +245,52 @@ def test_what_is_no_threadlet_is_not_protected(run: Run) -> None:
     run(main)
 
 
+def test_timers_end_with_the_block(run: Run) -> None:
+    """A threadlet that has left its block is not kept by the timer of its grace."""
+
+    async def main() -> None:
+        gate = Gate()
+
+        @threadlet(contract=ON_WORKER)
+        def work() -> None:
+            with holding("a while", grace=3600):
+                gate()
+
+        handle = work()
+        await asyncio.to_thread(gate.wait_arrived)
+        handle.cancel()
+        hold = holds[handle]
+        assert hold.timer is not None
+        gate.open()
+        await ended(handle)
+        await rounds()
+        assert hold.timer is None
+
+    run(main)
+
+
+def test_somebody_asks_again_and_again(run: Run) -> None:
+    """Who asks in every round, as anyio does, does not fill the memory while a block lasts."""
+
+    async def main() -> None:
+        go = asyncio.Event()
+
+        @threadlet
+        async def work() -> None:
+            with holding("a while"):
+                await go.wait()
+            await forever()
+
+        handle = work()
+        for _ in range(1000):
+            handle.cancel()
+        assert len(holds[handle].pending) < 100
+        go.set()
+        assert isinstance(await ended(handle), CancelledError)
+
+    run(main)
+
+
 def test_bad_arguments() -> None:
     """What is no reason, or no time, is refused at once; a block is for one use at a time."""
     with pytest.raises(TypeError, match="says what for"):

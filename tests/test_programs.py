@@ -297,3 +297,86 @@ def test_a_handler_of_the_program(runner: str) -> None:
         code, output, errors = program.end()
     assert (code, errors) == (0, "")
     assert output.splitlines() == ["stopped by my own handler", "False"]
+
+
+LAST_STEP = """
+async def main():
+    await asyncio.sleep(0)
+    os.kill(os.getpid(), SIGNAL)
+    return "result"
+
+RUN
+"""
+
+
+@pytest.mark.parametrize("runner", ["threadlets.run", "on uvloop"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_in_the_last_step(runner: str, number: signal.Signals) -> None:
+    """A signal that comes too late to cancel main ends the program all the same."""
+    with running(source(LAST_STEP.replace("SIGNAL", str(number.value)), runner)) as program:
+        code, _, errors = program.end()
+    assert code in ((-signal.SIGINT, 130) if number is signal.SIGINT else (143,)), errors
+
+
+SWALLOWS = """
+async def swallows():
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+async def main():
+    work = KIND
+    say("ready")
+    await LAST
+
+RUN
+"""
+KINDS = {"task": "asyncio.create_task(swallows())", "threadlet": "threadlet(swallows)()", "main": None}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_swallows_every_cancel(kind: str) -> None:
+    """A task, a threadlet, a main that go on whenever they are cancelled are left behind after a second signal."""
+    text = SWALLOWS.replace("KIND", KINDS[kind] or "None").replace(
+        "LAST", "swallows()" if kind == "main" else "asyncio.sleep(1000)"
+    )
+    with running(source(text, "threadlets.run")) as program:
+        program.reach("ready")
+        program.send(signal.SIGTERM)
+        program.reach_error("still waiting for")
+        program.send(signal.SIGTERM)
+        code, _, errors = program.end()
+    assert code == 143 and "left behind" in errors
+
+
+BLOCKED = """
+async def blocks():
+    threadlet(time.sleep)(1000)
+
+async def main():
+    work = asyncio.create_task(blocks())
+    asyncio.get_running_loop().call_later(0.1, say, "the loop goes on")
+    await asyncio.sleep(1000)
+
+RUN
+"""
+
+
+@pytest.mark.parametrize("runner", ["threadlets.run", "on uvloop"])
+def test_home_is_blocked(runner: str) -> None:
+    """If the main thread itself is held up, in place, and another one runs the loop, it is got out of there in time."""
+    with running(source(BLOCKED, runner, "dict(timeout=0.2)")) as program:
+        program.reach("the loop goes on")
+        program.send(signal.SIGTERM)
+        code, _, errors = program.end()
+    assert code == 143, errors
+
+
+def test_stderr_is_full() -> None:
+    """A report that cannot be written does no harm."""
+    text = source(SLEEPS.replace("ASLEEP", "0.01"), "threadlets.run", "dict(timeout=0.2)")
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=full, cwd=ROOT, check=False)
+    assert (ended.returncode, ended.stdout.split(b"\n")[-2]) == (0, b"main ends")

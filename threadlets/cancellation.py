@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "asked",
+    "by_cancel",
     "checkpoint",
     "check_seconds",
     "defers",
@@ -63,6 +64,7 @@ __all__ = [
 NO_THREADLET = (int, asyncio.Future)  # for isinstance: a thread, or a task
 
 MANY = 16  # arbitrary: so many cancels are kept; anyio asks once in every round of the loop
+FAR = 100  # arbitrary: of how many errors, each raised while the one before was handled, the first is looked for
 GRACE = 30.0  # seconds; arbitrary: longer than what a lock is held for, shorter than what a supervisor waits
 
 
@@ -252,6 +254,15 @@ def is_forced(who: Any) -> bool:
     """Say whether somebody was told, or is to be, inside of a block. Thread: any."""
     hold = holds.get(who)
     return hold is not None and hold.forced
+
+
+def by_cancel(error: BaseException | None) -> bool:
+    """Say whether a block is left since its code was told to stop, whatever has become of that on the way."""
+    for _ in range(FAR):
+        if error is None or isinstance(error, CancelledError):
+            break
+        error = error.__context__
+    return isinstance(error, CancelledError)
 
 
 def asked(handle: Threadlet[Any]) -> bool:

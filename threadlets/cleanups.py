@@ -123,7 +123,7 @@ class Cleanup:
                         f"nobody here can await: defer(call_async, callback, ...) does"
                     )
             except BaseException as error:
-                self._errors.append(without_caller(error))
+                self._errors.append(error)
             args, result = (), None  # tracebacks refer to this frame
         return self._end(failure)
 
@@ -143,7 +143,7 @@ class Cleanup:
                         self._task.cancel(_reason(self.grace))
                     await result
             except BaseException as error:
-                self._errors.append(without_caller(error))
+                self._errors.append(error)
             args, result = (), None
         self.failure = self._end(failure)
         if self._task is not None and self.failure is not failure and isinstance(self.failure, EXITS):
@@ -204,6 +204,8 @@ class Cleanup:
             return exits[0]
         outcome = errors[0]
         if len(errors) > 1:
+            for error in errors:
+                without_caller(error)  # a single one is treated so when the threadlet is settled
             outcome = BaseExceptionGroup(f"{self._handle.entrypoint.name}() and its cleanup", errors)
         if outcome.__context__ is None and cancelled is not None:
             # Not by assignment: an exception class may forbid that, as a frozen dataclass does.

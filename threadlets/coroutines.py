@@ -30,7 +30,7 @@ T = TypeVar("T")
 class Coroutines(Deliveries):
     """The coroutine threadlets of one event loop. Thread: loop, unless a method says otherwise."""
 
-    __slots__ = ("_cancels", "_first_steps", "_starting", "_suspended", "deadline", "depth", "families")
+    __slots__ = ("_cancels", "_first_steps", "_starting", "_suspended", "deadline", "depth", "families", "sheltered")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -40,6 +40,7 @@ class Coroutines(Deliveries):
         self._starting: Threadlet[Any] | None = None  # the coroutine threadlet that takes its first step
         self._first_steps: list[Threadlet[Any]] = []  # those that were starting when they blocked
         self._suspended: dict[asyncio.Task[Any], Threadlet[Any]] = {}
+        self.sheltered: set[Threadlet[Any]] = set()  # those that a cleanup has started
         self._cancels: list[tuple[Threadlet[Any], object]] = []  # those that are being cancelled
 
     def look_round(self, now: int) -> None:
@@ -136,10 +137,8 @@ class Coroutines(Deliveries):
         handle._marks |= MISSED
         handle.entrypoint.missed += 1
         handle.pool._list(handle)  # type: ignore[union-attr]
-        if holds and handle in holds:
-            unlist(task)  # it was not listed yet when it entered a block
-        if deferred and (caller := self.awaiter()) is not None and caller is not handle and is_cleaning(caller):
-            unlist(task)  # it is a part of a cleanup
+        if handle in holds or handle in self.sheltered:  # it was not listed yet when it entered a block
+            unlist(task)
         if handle._marks & ASKED and not is_cleaning(handle):
             handle._marks &= ~ASKED
             handle.pool._cancel(handle, handle._value)  # type: ignore[union-attr]
@@ -159,6 +158,12 @@ class Coroutines(Deliveries):
         """Return the threadlet that waits, if something is awaited here: the one that runs, or whose family this is."""
         task = asyncio.current_task(self.loop) if self._suspended or self._starting else None
         return self.current(task) or family.get()
+
+    def shelter(self, handle: Threadlet[Any]) -> None:
+        """If a cleanup starts it, count it as a part of that: who cancels all that there is does not mean it."""
+        starter = self.awaiter()
+        if starter is not None and starter is not handle and (is_cleaning(starter) or starter in self.sheltered):
+            self.sheltered.add(handle)
 
     def cancel_task(self, handle: Threadlet[Any], reason: object) -> bool:
         """Cancel a suspended coroutine, and what it awaits, however long that chain is.

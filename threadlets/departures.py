@@ -123,10 +123,12 @@ def leave(left: Collection[Threadlet[Any]]) -> None:
 
 
 def count_of(left: Collection[Any]) -> str:
+    """Say how many there are."""
     return f"{len(left)} threadlet{'s' * (len(left) != 1)}"
 
 
 def busy_on(loop: asyncio.AbstractEventLoop) -> list[Threadlet[Any]]:
+    """Return the threadlets of an event loop that are not final. Thread: loop."""
     home: Home | None = getattr(loop, "_threadlets_home", None)
     pools: Any = () if home is None else list(home.busy)
     return list(dict.fromkeys(handle for pool in pools for handle in pool))

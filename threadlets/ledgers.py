@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .cleanups import deferred
 from .handles import Threadlet
 from .histograms import Histogram
 from .lifecycles import ABANDONED, AT_WORKER, CANCELLED, CARRIES, DONE, FOLLOWS, LISTED, MISSED, SUSPENDED, State
@@ -129,6 +130,8 @@ class Ledger:
     def _enroll(self, handle: Threadlet[Any]) -> None:
         """Put a threadlet on the books."""
         handle._marks |= LISTED
+        if deferred:
+            self._home.shelter(handle)
         for pool in self._line:
             pool._index.add(handle, handle.entrypoint, handle._tags)
             if pool._index.size == 1:
@@ -158,6 +161,8 @@ class Ledger:
         """Take a threadlet off the books."""
         marks = handle._marks
         handle._marks = marks & ~LISTED
+        if self._home.sheltered:
+            self._home.sheltered.discard(handle)
         started = marks & (AT_WORKER | MISSED | FOLLOWS) or handle.entrypoint.at_home
         for pool in self._line:
             pool._index.remove(handle, handle.entrypoint, handle._tags)

@@ -107,6 +107,7 @@ class _Ending:
         self._closes = False  # all that was to be run has ended
         self._is_heard = False  # that was passed on to a task, which ends by it as it likes
         self._watched: asyncio.TimerHandle | None = None
+        self._alarm: threading.Timer | None = None
         self.is_left = False  # nobody waits for anything any more
 
     def __enter__(self) -> _Ending:
@@ -140,8 +141,9 @@ class _Ending:
             raise
         finally:
             self._coroutine = None
-            if self._watched is not None:
-                self._watched.cancel()
+            for timer in (self._watched, self._alarm):
+                if timer is not None:
+                    timer.cancel()
 
     def depart(self, departure: Coroutine[Any, Any, None]) -> None:
         """Run what comes after it, until we are told not to wait."""
@@ -180,35 +182,33 @@ class _Ending:
         return next((task for task in asyncio.all_tasks() if task.get_coro() is coroutine), None)
 
     def _cancel(self, coroutine: Any) -> None:
+        """Cancel what runs, and see that it ends in time."""
         task = self._task(coroutine)
         if task is not None and self._asked is not None and task.cancel(self._asked.name):
             self._is_heard = True
-            self._watch(monotonic(), min(SAY_SECONDS, self._timeout))
-
-    def _watch(self, began: float, patience: float) -> None:
-        """Look after a while whether it has ended."""
-        self._watched = asyncio.get_running_loop().call_later(patience, self._look, began, patience)
+            self._watched = task.get_loop().call_later(SAY_SECONDS, self._look, monotonic(), SAY_SECONDS)
+            if self._timeout < threading.TIMEOUT_MAX:
+                self._alarm = threading.Timer(self._timeout, self._break_in, [coroutine])
+                self._alarm.daemon = True
+                self._alarm.start()
 
     def _look(self, began: float, patience: float) -> None:
+        """Say that it has not ended yet."""
         task, spent = self._task(self._coroutine), monotonic() - began
         if task is None or task.done() or self._asked is None:
             return
         left, where = busy_on(task.get_loop()), "".join(stack_of_task(task))
         what = f"{getattr(self._coroutine, '__qualname__', 'the main task')}() and {count_of(left)}"
-        over = spent >= self._timeout
-        tell(
-            f"{'left behind' if over else 'still waiting for'} {what}, {spent:.0f} s after {self._asked.name}",
-            left,
-            where,
-        )
-        if not over:
-            self._watch(began, min(2 * patience, max(self._timeout - spent, 0)))
-        elif threading.current_thread() is threading.main_thread():
-            self.is_left = True
-            raise self._exit()
-        else:  # that one is blocked, and only a signal gets it out of there
-            main = threading.main_thread().ident
-            assert main is not None
+        tell(f"still waiting for {what}, {spent:.0f} s after {self._asked.name}", left, where)
+        self._watched = task.get_loop().call_later(2 * patience, self._look, began, 2 * patience)
+
+    def _break_in(self, coroutine: Any) -> None:
+        """Leave what has not ended in time, as the same signal again would. Thread: one of its own.
+
+        The loop may be run by another thread than the main one, which is blocked then: only a signal gets that out.
+        """
+        main = threading.main_thread().ident
+        if self._coroutine is coroutine and self._asked is not None and main is not None:
             signal.pthread_kill(main, self._asked)
 
 
@@ -247,21 +247,24 @@ async def _end_tasks(seconds: float) -> None:
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel("the program ends")
-    until = monotonic() + seconds
-    patience = SAY_SECONDS
-    while tasks and (wait := min(patience, until - monotonic())) > 0:
-        ended, tasks = await asyncio.wait(tasks, timeout=wait)
-        for task in ended:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                message = "unhandled exception during threadlets.run() shutdown"
-                loop.call_exception_handler({"message": message, "exception": error, "task": task})
+    until, patience = monotonic() + seconds, SAY_SECONDS
+    try:
+        while tasks and (wait := min(patience, until - monotonic())) > 0:
+            ended, tasks = await asyncio.wait(tasks, timeout=wait)
+            for task in ended:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    message = "unhandled exception during threadlets.run() shutdown"
+                    loop.call_exception_handler({"message": message, "exception": error, "task": task})
+            if tasks and monotonic() < until:
+                _tell_tasks("still waiting for", tasks)
+                patience *= 2
+    finally:
+        tasks = {task for task in tasks if not task.done()}
         if tasks:
-            over = monotonic() >= until
-            _tell_tasks("left behind" if over else "still waiting for", tasks)
-            patience *= 2
-    for task in tasks:
-        unlist(task)  # the runner would wait for them
-    _left.extend(tasks)
+            _tell_tasks("left behind", tasks)
+        for task in tasks:
+            unlist(task)  # the runner would wait for them
+        _left.extend(tasks)
 
 
 _left: list[asyncio.Task[Any]] = []  # those that asyncio would complain of if they were collected

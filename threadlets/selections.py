@@ -76,6 +76,8 @@ class Selection:
     def cancel(self, reason: object = None) -> int:
         """Cancel every match; return how many could be cancelled.
 
+        Not those that only clean up, nor what these have started: these end by themselves, in the time that they have.
+
         Args:
             reason: Becomes the argument of their ``CancelledError``.
 
@@ -85,6 +87,8 @@ class Selection:
         """
         cancelled, failed = 0, None
         for handle in self._found():
+            if handle.pool is not None and handle in handle.pool._home.sheltered:
+                continue
             try:
                 cancelled += handle.cancel(reason)
             except RecursionError as error:  # the others are to be cancelled
