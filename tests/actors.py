@@ -126,8 +126,8 @@ class Actor:
             self._words.put(("leave",))
 
     def ask(self) -> bool:
-        """Note that it is asked to stop now; False if that is in vain, since only its cleanup is left. Thread: loop."""
-        if self.handle is None or self.handle.state == "cleaning":
+        """Note that it is asked to stop now; False if that is in vain: it is final, or cleans up. Thread: loop."""
+        if self.handle is None or self.handle.done() or self.handle.state == "cleaning":
             return self.handle is None
         self.asked = True
         return True

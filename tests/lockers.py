@@ -10,8 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from tests.support import HookedLock
-from tests.workbench import ON_WORKER, PATIENCE, Gate, until
+from tests.workbench import ON_WORKER, PATIENCE, until
 from threadlets import Lock, Pool, blocking, threadlet
 
 LOCAL = ["worker", "coroutine", "task"]  # who belongs to a loop, and can be asked to stop
@@ -113,28 +112,6 @@ async def is_free(lock: Lock) -> None:
     assert not lock.locked() and not lock.poisoned and not lock._noted
     async with lock:
         pass
-
-
-class Stop:
-    """The mutex of a lock, at which one thread stops before it takes it, once it is told to."""
-
-    def __init__(self, lock: Lock) -> None:
-        self.thread = 0  # who is to stop
-        self.times = 0  # how often he goes past before
-        self.gate = Gate()
-        lock._mutex = HookedLock(self._stop)  # type: ignore[assignment]
-
-    def _stop(self) -> None:
-        if threading.get_ident() == self.thread:
-            if self.times == 0:
-                self.thread = 0
-                self.gate()
-            self.times -= 1
-
-    def here(self, times: int = 0) -> None:
-        """Stop this thread the next time that it comes along, or some times later."""
-        self.times = times
-        self.thread = threading.get_ident()
 
 
 class Step:

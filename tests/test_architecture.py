@@ -26,8 +26,8 @@ LINES = {
     "machinery": "syscalls mailboxes workers alarms drivers asides claims spares tallies takeover loops tasks",
     "doors": "files definitions surroundings waits lendings regions whereabouts cancellation errands parking deadlocks"
     " holders locks grants semaphores conditions descriptors cleanups expiries futures handles departures deliveries"
-    " coroutines homes programs progress selections scopes ledgers turns overflows admissions sharings maps starts pools"
-    " entrypoints telemetry monitor cli",
+    " coroutines homes programs progress selections scopes ledgers turns overflows admissions sharings maps starts"
+    " pools entrypoints telemetry monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",
 }

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from tests.conftest import Run
 from tests.lockers import KINDS, Step, in_line, is_free
+from tests.support import eventually
 from tests.workbench import ON_WORKER, PATIENCE, Gate, until
-from threadlets import Lock, Pool, Threadlet, blocking, call_async, threadlet
+from threadlets import Lock, Pool, Threadlet, blocking, call_async, deadlocks, threadlet
 from threadlets.cancellation import holds
 from threadlets.deadlocks import for_locks
 from threadlets.errors import Deadlock
@@ -158,31 +160,37 @@ def test_closed_by_two_at_once() -> None:
         one, two = Lock(), Lock()
         step = Step(number, "locks", "deadlocks", "parking", "holders")
         errors: list[BaseException] = []
-        ready = threading.Barrier(2)
+        has, may_go = threading.Event(), threading.Event()
 
         def climb(first: Lock, second: Lock, step: Any) -> None:
             with first:
-                ready.wait(PATIENCE)
+                if step is not early:
+                    has.set()
+                    assert may_go.wait(PATIENCE)
                 try:
                     with step, second:
                         pass
                 except Deadlock as error:
                     errors.append(error)
 
-        threads = [
-            threading.Thread(target=climb, args=args) for args in ((one, two, step), (two, one, threading.Lock()))
-        ]
-        for thread in threads:
-            thread.start()
-        step.arrived.wait(0.001)  # or it waits already
+        early = step
+        late = threading.Thread(target=climb, args=(two, one, nullcontext()))
+        late.start()
+        assert has.wait(PATIENCE)
+        thread = threading.Thread(target=climb, args=(one, two, step))
+        thread.start()
+        eventually(lambda: step.arrived.is_set() or len(two._line))
+        may_go.set()
+        mutexes: list[Any] = [deadlocks._mutex, one._mutex, two._mutex]
+        eventually(lambda: not late.is_alive() or len(one._line) or any(mutex.locked() for mutex in mutexes))
         step.go()
-        for thread in threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
+        for each in (thread, late):
+            each.join(PATIENCE)
+            assert not each.is_alive()
         assert len(errors) == 1
-        one._check()
-        two._check()
-        assert not one.locked() and not two.locked()
+        for lock in (one, two):
+            lock._check()
+            assert not lock.locked()
         return step.came
 
     number = 1

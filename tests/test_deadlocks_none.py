@@ -14,7 +14,7 @@ from tests.lockers import KINDS, LOCAL, Party, in_line, is_free
 from tests.support import eventually
 from tests.takeovers import program
 from tests.workbench import ON_WORKER, Gate, until
-from threadlets import Lock, Pool, threadlet
+from threadlets import Lock, Pool, deadlocks, threadlet
 from threadlets.cancellation import holds
 from threadlets.deadlocks import _waiters, for_locks
 from threadlets.errors import Deadlock, LockPoisoned
@@ -241,6 +241,22 @@ def test_after_a_circle(run: Run, kind: str) -> None:
         await is_free(lock)
 
     run(main)
+
+
+def test_who_has_found_a_circle_waits_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """His wait is taken back before anybody else can look: he is on his way out, and closes no circle of others."""
+    seen: list[bool] = []
+    really = deadlocks._deadlock
+
+    def tell(chain: list[Any]) -> Deadlock:
+        seen.append(chain[0] in waiting)
+        return really(chain)
+
+    monkeypatch.setattr(deadlocks, "_deadlock", tell)
+    lock = Lock()
+    with lock, pytest.raises(Deadlock):
+        lock.acquire()
+    assert seen == [False]
 
 
 FORKED = """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -43,16 +44,8 @@ def is_alive(actor: Actor) -> bool:
     return not actor.future.done()
 
 
-def is_threadlet(actor: Actor) -> bool:
-    return actor.handle is not None and not actor.future.done()
-
-
 def is_limited(actor: Actor) -> bool:
     return actor.stands and bool(actor.limits)
-
-
-def waits_in_line(actor: Actor) -> bool:
-    return actor.wants is not None and not actor.future.done()
 
 
 def has_grace(actor: Actor) -> bool:
@@ -95,7 +88,10 @@ class FaultsMachine(RuleBasedStateMachine):
         try:
             progress = None
             while self.actors:
-                before, progress = progress, [(len(actor.called), len(actor.limits), list(actor.blocks)) for actor in self.actors]
+                before, progress = (
+                    progress,
+                    [(len(actor.called), len(actor.limits), list(actor.blocks)) for actor in self.actors],
+                )
                 assert progress != before, f"they do not end: {self.actors}"
                 for actor in list(self.actors):
                     self._tell(actor, "leave")
@@ -150,14 +146,26 @@ class FaultsMachine(RuleBasedStateMachine):
         self._do(lambda: actor.start(self.pools[-1], priority))
 
     @some(stands)
-    @rule(who=WHO, word=st.sampled_from(["look", "hold", "hold", "leave", "leave", "leave", "fail"]))
+    @rule(who=WHO, which=st.integers(0, 1))
+    def take(self, who: int, which: int) -> None:
+        self._tell(self._pick(who, stands), "take", self.locks[which])
+
+    @some(stands)
+    @rule(which=st.integers(0, 1))
+    def all_take(self, which: int) -> None:
+        for actor in list(self.actors):
+            if self.locks[which] not in actor.blocks:
+                self._tell(actor, "take", self.locks[which])
+
+    @some(stands)
+    @rule(who=WHO, word=st.sampled_from(["hold", "hold", "look", "fail"]))
     def go_on(self, who: int, word: str) -> None:
         self._tell(self._pick(who, stands), word)
 
     @some(stands)
-    @rule(who=WHO, which=st.integers(0, 1))
-    def take(self, who: int, which: int) -> None:
-        self._tell(self._pick(who, stands), "take", self.locks[which])
+    @rule(who=WHO)
+    def leave(self, who: int) -> None:
+        self._tell(self._pick(who, stands), "leave")
 
     @some(may_defer)
     @rule(who=WHO)
@@ -177,22 +185,41 @@ class FaultsMachine(RuleBasedStateMachine):
         actor = self._pick(who, is_alive)
         self._do(lambda: self._cancel(actor))
 
+    @some(is_alive)
+    @rule(who=WHO, way=st.sampled_from(["cancel", "cancel on a thread", "kill", "deadline"]))
+    def ask_to_stop(self, who: int, way: str) -> None:
+        actor = self._pick(who, is_alive)
+        if way == "cancel" or actor.handle is None:
+            self._do(lambda: self._cancel(actor))
+            return
+        actor.ask()
+        if way == "cancel on a thread":
+            self._do(lambda: asyncio.to_thread(actor.future.cancel, "from a thread"))
+        else:
+            self._do(partial(self._kill if way == "kill" else self._expire, actor))
+
     def _cancel(self, actor: Actor) -> None:
         accepts = actor.ask()
         assert actor.future.cancel("cancelled") == accepts, f"{actor!r} may be cancelled, or is in its cleanup"
 
-    @some(is_threadlet)
-    @rule(who=WHO)
-    def cancel_from_a_thread(self, who: int) -> None:
-        actor = self._pick(who, is_threadlet)
-        actor.ask()
-        self._do(lambda: asyncio.to_thread(actor.future.cancel, "from a thread"))
+    async def _kill(self, actor: Actor) -> None:
+        """Cancel somebody who waits for it."""
+        waiter = asyncio.ensure_future(_wait(actor.future))
+        self.waiters.append(waiter)
+        await asyncio.sleep(0)
+        waiter.cancel("killed")
 
-    @precondition(lambda self: any(map(stands_in_task, self.actors)) and any(map(waits_in_line, self.actors)))
-    @rule(who=WHO, other=WHO)
-    def cancel_whose_turn_it_is(self, who: int, other: int) -> None:
-        """Cancel one that waits for a lock in the moment in which it gets that, maybe."""
-        leaving, waiting = self._pick(who, stands_in_task), self._pick(other, waits_in_line)
+    async def _expire(self, actor: Actor) -> None:
+        actor.future.deadline = 0
+        while len(self.pools[0]._home.expiries):
+            await asyncio.sleep(0)
+
+    @precondition(lambda self: self._turns())
+    @rule(who=WHO)
+    def cancel_whose_turn_it_is(self, who: int) -> None:
+        """Cancel one that waits for a lock in the moment in which it is given that."""
+        turns = self._turns()
+        leaving, waiting = turns[who % len(turns)]
 
         def act() -> None:
             leaving.tell("leave")
@@ -200,33 +227,10 @@ class FaultsMachine(RuleBasedStateMachine):
 
         self._do(act)
 
-    @some(is_alive)
-    @rule(who=WHO)
-    def kill_who_waits(self, who: int) -> None:
-        actor = self._pick(who, is_alive)
-
-        actor.ask()
-
-        async def kill() -> None:
-            waiter = asyncio.ensure_future(_wait(actor.future))
-            self.waiters.append(waiter)
-            await asyncio.sleep(0)
-            waiter.cancel("killed")
-
-        self._do(kill)
-
-    @some(is_threadlet)
-    @rule(who=WHO)
-    def deadline(self, who: int) -> None:
-        actor = self._pick(who, is_threadlet)
-        actor.ask()
-
-        async def expire() -> None:
-            actor.future.deadline = 0
-            while len(self.pools[0]._home.expiries):
-                await asyncio.sleep(0)
-
-        self._do(expire)
+    def _turns(self) -> list[tuple[Actor, Actor]]:
+        """Return coroutines that would release a lock if they were told to leave, each with one that waits for that."""
+        leaving = [actor for actor in self.actors if stands_in_task(actor) and not actor.limits and actor.blocks]
+        return [(one, other) for one in leaving for other in self.actors if other.wants is one.blocks[-1]]
 
     @some(is_limited)
     @rule(who=WHO)
@@ -260,29 +264,23 @@ class FaultsMachine(RuleBasedStateMachine):
         self.poisoned.discard(lock)
         self._do(lock.repair)
 
-    @some(is_threadlet)
-    @rule(who=WHO, priority=st.sampled_from([-1, 0, 2]))
-    def rank(self, who: int, priority: float) -> None:
-        actor = self._pick(who, is_threadlet)
-        self._do(lambda: setattr(actor.future, "priority", priority))
-
     @precondition(lambda self: len(self.actors) > 2)
-    @rule()
-    def cancel_all(self) -> None:
-        for actor in self.actors:
-            if actor.future in self.pools[-1]:
-                actor.ask()
-        self._do(lambda: self.pools[-1].select().cancel("all"))
-
-    @precondition(lambda self: len(self.actors) > 1 and len(self.pools) < 3)
-    @rule(moves=st.booleans())
-    def close(self, moves: bool) -> None:
-        """Close the pool; what is queued there may go on in the next one."""
-        self._do(self._open)
-        old, new = self.pools[-2:]
-        if moves:
-            self._do(lambda: old.select(state="queued").move(new))
-        self._do(old.close)
+    @rule(way=st.sampled_from(["cancel", "rank", "close", "close and move"]), priority=st.sampled_from([-1, 0, 2]))
+    def act_on_all(self, way: str, priority: float) -> None:
+        """Cancel all, or give them another priority; or close the pool: what is queued may go on in the next one."""
+        pool = self.pools[-1]
+        if way == "cancel":
+            for actor in self.actors:
+                if actor.handle is not None and actor.handle in pool:
+                    actor.ask()
+            self._do(lambda: pool.cancel("all"))
+        elif way == "rank":
+            self._do(lambda: pool.select().reprioritize(priority))
+        elif len(self.pools) < 3:
+            self._do(self._open)
+            if way == "close and move":
+                self._do(lambda: pool.select(state="queued").move(self.pools[-1]))
+            self._do(pool.close)
 
     # --------------------------------------------------------------------------------------------------- what is true
 
@@ -361,4 +359,4 @@ async def _wait(future: Any) -> Any:
 
 
 TestFaults = FaultsMachine.TestCase
-TestFaults.settings = settings(max_examples=int(__import__("os").environ.get("EX", 100)), stateful_step_count=40, deadline=None)
+TestFaults.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)

@@ -178,7 +178,8 @@ def test_a_handler_that_returns_changes_nothing() -> None:
     lock._check()
 
 
-def test_a_release_is_made_good() -> None:
+@pytest.mark.parametrize("way", ["with", "release"])
+def test_a_release_is_made_good(way: str) -> None:
     """Where a release is interrupted, but for its very beginning, the lock is released all the same."""
     number = 1
     while True:
@@ -188,7 +189,10 @@ def test_a_release_is_made_good() -> None:
         interrupt = Interrupt(number)
         try:
             with interrupt:
-                lock.__exit__(None, None, None)
+                if way == "release":
+                    lock.release()
+                else:
+                    lock.__exit__(None, None, None)
         except Interrupted:
             pass
         lock._check()

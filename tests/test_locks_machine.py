@@ -165,11 +165,8 @@ class LocksMachine(RuleBasedStateMachine):
             return actor.has_ended()
         if (actor.on_thread and not actor.ident) or actor.results != actor.expected or actor.has_ended():
             return False
-        if actor.waits is None:
-            return True
-        return actor.who in [waiter.owner for waiter in actor.waits._line] and (
-            not actor.on_thread or actor.who in _wakes  # he has looked at the clock
-        )
+        looked = actor.who in _wakes or not actor.on_thread  # at the clock
+        return actor.waits is None or (looked and actor.who in [waiter.owner for waiter in actor.waits._line])
 
     def _tell(self, actor: Actor, *told: Any) -> None:
         actor.inbox.put(told or None) if actor.on_thread else actor.inbox.put_nowait(told or None)

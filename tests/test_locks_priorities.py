@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.lockers import LOCAL, Party, Stop, in_line, is_free
+from tests.lockers import LOCAL, Party, Step, in_line, is_free
 from tests.support import eventually
-from tests.workbench import ON_WORKER, PATIENCE, Gate, ended, rounds, until
+from tests.workbench import ON_WORKER, PATIENCE, Gate, rounds, until
 from threadlets import Concurrency, Lock, Pool, Threadlet, threadlet
 from threadlets.cancellation import holds
 from threadlets.deadlocks import for_locks
@@ -302,39 +302,47 @@ def test_two_loops() -> None:
     assert order == [2, 3, 4]
 
 
-def test_changed_just_before_it_stands_in_line() -> None:
-    """A priority that changes while its threadlet joins the line is not missed."""
+def test_changed_at_every_step_into_the_line() -> None:
+    """A priority that changes while its threadlet joins the line is not missed, wherever that is."""
 
-    async def main() -> None:
-        line = Line("coroutine")
-        await line.holder.has_it()
-        first = await line.join("worker", 5)
-        stop, thread = Stop(line.lock), []
+    async def at_step(number: int) -> bool:
+        lock, pool = Lock(), Pool()
+        holder = await Party(lock, "thread").has_it()
+        first = Party(lock, "worker", pool=pool, priority=5)
+        await in_line(lock, 1)
+        step = Step(number, "locks", "parking")
 
-        @threadlet(contract=ON_WORKER)
         def late() -> None:
-            thread.append(threading.get_ident())
-            stop.here()
-            with line.lock:
-                line.got.append(handle.priority)
+            with step:
+                lock.acquire()
+            lock.release()
 
-        handle: Threadlet[None] = line.pool.start(late, priority=9)
-        await asyncio.to_thread(stop.gate.wait_arrived)
+        handle: Threadlet[None] = pool.start(threadlet(contract=ON_WORKER)(late), priority=9)
+        await until(lambda: step.arrived.is_set() or len(lock._line) == 2)
+        if lock._mutex.locked():
+            step.go()  # what comes now has to wait for it
         handle.priority = 1
-        stop.gate.open()
-        await in_line(line.lock, 2)
-        assert line.urgency == 1
-        await line.end(first)
-        assert await ended(handle) is None
-        assert line.got == [1, 5]
+        step.go()
+        await in_line(lock, 2)
+        assert lock._line.first().owner is handle  # type: ignore[union-attr]
+        await holder.gone()
+        await handle
+        await first.gone()
+        await is_free(lock)
+        return step.came
 
-    asyncio.run(main())
+    number = 1
+    while asyncio.run(at_step(number)):
+        number += 1
+    assert number > 20
 
 
-def test_a_holder_keeps_no_callbacks() -> None:
+@pytest.mark.parametrize("kind", ["coroutine", "task"])
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_holder_keeps_no_callbacks(heard: bool, kind: str) -> None:
     """However often others wait for one that lives long: nothing is left with it.
 
-    Here its loop hears of each of them only when the lock was released already, and there is nothing to watch for.
+    Its loop hears of each of them before the lock is released, or only afterwards, when there is nothing to watch for.
     """
 
     async def main() -> None:
@@ -344,22 +352,24 @@ def test_a_holder_keeps_no_callbacks() -> None:
             with lock:
                 pass
 
-        @threadlet
         async def hold() -> int:
             await asyncio.sleep(0)
-            task: Any = asyncio.current_task()
-            before = len(task._callbacks or ())
-            for _ in range(20):
+            for _ in range(3):
                 thread = threading.Thread(target=use)
                 async with lock:
+                    owner: Any = lock.owner
                     thread.start()
-                    eventually(lambda: len(lock._line))
+                    if heard:
+                        await in_line(lock, 1)
+                        assert lock._noted
+                    else:
+                        eventually(lambda: len(lock._line))
                 thread.join(PATIENCE)
-                assert lock._posted
+                assert heard or lock._posted
                 await until(lambda: not lock._posted)
-            return len(task._callbacks or ()) - before
+            return owner.remove_done_callback(lock._owner_ended)  # type: ignore[no-any-return]
 
-        assert await hold() == 0
+        assert await (threadlet(hold)() if kind == "coroutine" else asyncio.create_task(hold())) == 0
         await is_free(lock)
 
     asyncio.run(main())

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Run
 from tests.lockers import Party, Step, is_free
-from tests.workbench import ON_WORKER, PATIENCE, Gate, ended, until
+from tests.workbench import ON_WORKER, PATIENCE, Gate, ended, rounds, until
 from threadlets import Lock, blocking, checkpoint, threadlet
 from threadlets.cancellation import Hold, holds
 from threadlets.deadlocks import for_locks
@@ -201,6 +201,7 @@ def test_cancelled_as_a_region_leaves(hands: Run, seen: bool) -> None:
                     await asyncio.sleep(0)
                 except CancelledError as error:
                     told.extend(error.args)
+            told.append(asyncio.current_task().cancelling())  # type: ignore[union-attr]
 
         after = threading.Event()
         handle = work()
@@ -209,9 +210,10 @@ def test_cancelled_as_a_region_leaves(hands: Run, seen: bool) -> None:
         racing.blocks = holds[handle].blocks
         holds[handle] = racing
         handle.cancel("once")
+        await rounds()
         after.set()
         await ended(handle)
         await is_free(lock)
 
     hands(main)
-    assert told == ["once"]
+    assert told == ["once", 1]

@@ -147,14 +147,20 @@ class Stop:
 
 
 class Step:
-    """Stops a thread before the n-th line of some modules of the library that it comes to in a function."""
+    """Stops a thread before the n-th line of some modules of the library that it comes to in a function; 0: nowhere."""
 
     def __init__(self, number: int, *modules: str) -> None:
         self.number = number
         self.modules = tuple(f"threadlets/{module}.py" for module in modules)
-        self.lines = 0
-        self.arrived = threading.Event()
+        self.lines = 0  # that it has come to
+        self._began = threading.Event()
+        self._arrived = threading.Event()
         self._go = threading.Event()
+
+    async def arrived(self) -> None:
+        """Wait until it is there, or has ended; for a moment: it may sit in its wait, and go on when it is woken."""
+        await asyncio.to_thread(self._began.wait)
+        await asyncio.to_thread(self._arrived.wait, 0.005)
 
     def go(self) -> None:
         """Let it go on."""
@@ -164,20 +170,16 @@ class Step:
         """Return that function, to be called on the thread that is to stop."""
 
         def stepping() -> None:
+            self._began.set()
             before = sys.gettrace()
             sys.settrace(self._call)
             try:
                 function()
             finally:
                 sys.settrace(before)
-                self.arrived.set()
+                self._arrived.set()
 
         return stepping
-
-    @property
-    def came(self) -> bool:
-        """Whether there were so many lines."""
-        return self.lines >= self.number
 
     def _call(self, frame: FrameType, event: str, argument: object) -> Any:
         return self._line if frame.f_code.co_filename.endswith(self.modules) else None
@@ -186,6 +188,6 @@ class Step:
         if event == "line":
             self.lines += 1
             if self.lines == self.number:
-                self.arrived.set()
+                self._arrived.set()
                 assert self._go.wait(PATIENCE), "nobody has let it go on"
         return self._line

@@ -193,10 +193,11 @@ def defers(handle: Threadlet[Any], reason: object) -> bool:
     hold = holds.get(handle)
     if hold is None or hold.forced:
         return False
-    if len(hold.pending) < MANY:
+    before = hold.pending
+    if len(before) < MANY:
         hold.pending += (reason,)
     if holds.get(handle) is not hold:
-        hold.pending = hold.pending[:-1]
+        hold.pending = before
         return False
     _set_timer(handle, hold)
     return True

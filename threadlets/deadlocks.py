@@ -13,8 +13,8 @@ task, which waits for them; an event loop that is blocked by such a function, an
 
 Not seen: what a plain task awaits, events, conditions, semaphores, queues, locks of others.
 
-What ends by itself is no part of a circle: a wait for a lock that has a timeout (unless that is held by the very one who
-waits), and one that is over already, since it was cancelled, and has only to be left.
+What ends by itself is no part of a circle: a wait for a lock that has a timeout (unless the lock is held by who waits),
+and one that is over already, since it was cancelled, and has only to be left.
 
 In a forked child nobody waits but those that come later: the threads that waited are not there.
 
@@ -184,9 +184,9 @@ def _loop_of(node: Any) -> Any:
 
 
 def _is_away(node: Any, loop: Any) -> bool:
-    """Say whether a task, or a coroutine, goes on without its loop, in a region that was taken, until the end of that."""
-    token = getattr(loop, "_threadlets_token", None)
-    home = getattr(loop, "_threadlets_home", None)
+    """Say whether a task, or a coroutine, goes on without its loop: in a region that was taken, until that ends."""
+    token: Any = getattr(loop, "_threadlets_token", None)
+    home: Any = getattr(loop, "_threadlets_home", None)
     for taken in () if token is None else list(token.away.values()):
         if taken.task is not None and (taken.task is node or (home and home.current(taken.task) is node)):
             return all(claim.thread != taken.thread for claim in list(token.claims))

@@ -21,7 +21,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from .deadlocks import for_locks, name_of
-from .parking import Line, priority_now
+from .parking import Line, Waiter, priority_now
 from .tasks import running_loop
 
 if TYPE_CHECKING:
@@ -49,8 +49,14 @@ class Held:
         """Go on without a holder that has ended, if he still holds it."""
         raise NotImplementedError
 
+    def _rekey(self, waiter: Waiter) -> None:
+        """Put a waiter where its priority wants it now; called when that has changed."""
+        with self._mutex:
+            self._line.rekey(waiter)
+        self._update()
+
     def _update(self) -> None:
-        """Have the event loops concerned look at what has changed: that of the holder, and those that have noted him."""
+        """Have the event loops concerned look at what has changed: that of the holder, and those that watch one."""
         with self._mutex:
             loops = set(self._noted)
             if len(self._line) and (loop := _loop_of(self._owner)) is not None:
@@ -121,6 +127,13 @@ class Held:
             and loop.is_closed()
             and (isinstance(owner, asyncio.Future) or owner.done() or owner.entrypoint.is_coroutine)
         )
+
+    def _thrown_away(self) -> bool:
+        """Say whether a coroutine ends since nobody can go on with it; if it still has the lock, that is so no more."""
+        if self._is_orphaned():
+            self._owner_ended(self._owner)
+            return True
+        return running_loop() is None  # it is the garbage collector that ends it
 
     def _taken_by(self) -> str:
         """Say who holds it, and where he has taken it."""

@@ -13,18 +13,17 @@ The one race of the quiet road, which uses no mutex:
 
     waits: makes the lock not quiet           releases: puts the value into the list
     waits: looks into the list                releases: looks whether the lock is still quiet
-Both write first and read second, so one of them sees the other (``test_release_meets_join``).
+Both write first and read second, so one of them sees the other (``test_joined_at_every_step_of_a_release``).
 
 Who holds it is a threadlet, or a task, or a thread. If one of the first two ends without releasing it, and somebody
 waits, the lock is poisoned. A task whose loop was closed has ended; one whose loop was stopped has not.
 
-A wait may be interrupted at any place. A release may not: what a signal handler raises in the middle of one, in the
-main thread, may leave the lock locked, as with all that is written in Python.
-
-The mutex is held for some operations that do not block, and never while a callback or code of the user's runs.
+A wait may be interrupted at any place, a release not where it begins, and not where somebody is just given the lock:
+what a signal handler raises there, in the main thread, may leave it locked. The mutex is held for some operations that
+do not block, and never while a callback or code of the user's runs.
 
 Invariants: see ``_check()``. Assumes: operations of ``list`` are atomic (the interpreter lock, or the locks that a
-free-threaded build puts in its place); CPython calls signal handlers where something is called, and at no other place.
+free-threaded build puts in its place); CPython calls signal handlers at calls, and where a loop jumps back, only.
 """
 
 from __future__ import annotations
@@ -32,12 +31,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from asyncio import CancelledError
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-from .cancellation import GRACE, check_seconds, enter, holds, is_forced, leave, me, raise_if_asked
+from .cancellation import GRACE, by_cancel, check_seconds, enter, holds, is_forced, leave, me, raise_if_asked
 from .deadlocks import blocked_loop, name_of, waits_for
 from .errors import LockPoisoned
 from .holders import Held
@@ -127,8 +125,7 @@ class Lock(Held):
 
         Raises:
             asyncio.CancelledError: If the threadlet is asked to stop.
-            Deadlock: If this would wait for itself: since it holds the lock already; or in a circle, if there is no
-                timeout.
+            Deadlock: If this would wait for itself: it holds the lock already; or in a circle, without a timeout.
             LockPoisoned: If it is poisoned.
             RuntimeError: In a coroutine.
             TypeError, ValueError: For a timeout that is none.
@@ -159,9 +156,10 @@ class Lock(Held):
         Raises:
             RuntimeError: If it is not held by who calls this.
         """
-        error = sys.exception()
+        error = None
         try:
-            self._release(me(), broken=_by_cancel(error))
+            error = sys.exception()
+            self._release(me(), broken=by_cancel(error))
         except BaseException:
             self._make_good(error)
             raise
@@ -183,7 +181,7 @@ class Lock(Held):
                 who = thread
             elif who is None or who is not self._owner:
                 who = me()
-            self._release(who, broken=error is not None and _by_cancel(error))
+            self._release(who, broken=error is not None and by_cancel(error))
         except BaseException:
             self._make_good(error)
             raise
@@ -201,14 +199,7 @@ class Lock(Held):
         task, who = asyncio.current_task(), self._owner
         if task is None or (who is not task and getattr(who, "_task", None) is not task):
             who = _in_task()
-        self._release(who, broken=error is not None and _by_cancel(error))
-
-    def _thrown_away(self) -> bool:
-        """Say whether a coroutine ends since nobody can go on with it; if it still has the lock, that is so no more."""
-        if self._is_orphaned():
-            self._owner_ended(self._owner)
-            return True
-        return running_loop() is None  # it is the garbage collector that ends it
+        self._release(who, broken=error is not None and by_cancel(error))
 
     # ------------------------------------------------------------------------------------------------ take and give
 
@@ -260,7 +251,7 @@ class Lock(Held):
         """Release it after all, if that was interrupted by what a signal handler has raised."""
         who = me()
         if self._owner == who:
-            self._release(who, broken=_by_cancel(error))
+            self._release(who, broken=by_cancel(error))
 
     def _offer(self) -> None:
         """Give the lock, which was just put down, to one who has come meanwhile; unless it was taken."""
@@ -377,12 +368,6 @@ class Lock(Held):
 
     # ------------------------------------------------------------------------------------------------ what others see
 
-    def _rekey(self, waiter: Waiter) -> None:
-        """Put a waiter where its priority wants it now; called when that has changed."""
-        with self._mutex:
-            self._line.rekey(waiter)
-        self._update()
-
     def _owner_ended(self, owner: Any) -> None:
         """Go on without a holder that has ended, if it has not released the lock."""
         with self._mutex:
@@ -413,10 +398,3 @@ def _in_task() -> Any:
         raise RuntimeError("'async with' a lock, outside of a task: use it in a coroutine, or 'with' on a thread")
     home = getattr(loop, "_threadlets_home", None)
     return task if home is None else home.current(task) or task
-
-
-def _by_cancel(error: BaseException | None) -> bool:
-    """Say whether a block is left since its code was told to stop, whatever has become of that on the way."""
-    while error is not None and not isinstance(error, CancelledError):
-        error = error.__context__
-    return error is not None

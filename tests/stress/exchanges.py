@@ -23,7 +23,8 @@ def trade(job: Job) -> int:
     with shop.tokens:
         shop.enter(job)
         try:
-            job.point("trade: token")
+            for _ in range(3):
+                job.point("trade: token")
         finally:
             shop.inside.remove(job)
     what = job.dice.randrange(5)
@@ -51,7 +52,8 @@ async def trade_in_task(job: Job) -> int:
         async with shop.tokens:
             shop.enter(job)
             try:
-                await job.apoint("trade in task: token")
+                for _ in range(3):
+                    await job.apoint("trade in task: token")
             finally:
                 shop.inside.remove(job)
         what = job.dice.randrange(5)

@@ -303,12 +303,13 @@ class World:
                 await until(self, lambda: False, lambda: "they do not end")
 
     async def _feed(self) -> None:
-        """Let nobody wait for ever in the shop."""
+        """Let nobody wait for ever in the shop; but if there are goods, whoever waits for them was told."""
         while True:
             await asyncio.sleep(0.003)
             self.shop.ring()
             async with self.shop.shelf:
-                self.shop.bring(0)
+                if not self.shop.goods:
+                    self.shop.bring(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -359,7 +360,9 @@ async def _await(handle: Threadlet[Any]) -> Any:
     return await handle
 
 
-async def stress(count: int, seed: int, each: int = ROUND, progress: Callable[[World], object] = lambda _: None) -> World:
+async def stress(
+    count: int, seed: int, each: int = ROUND, progress: Callable[[World], object] = lambda _: None
+) -> World:
     """Start so many threadlets, in rounds; return what has happened.
 
     Raises:

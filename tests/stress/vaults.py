@@ -7,7 +7,6 @@ import threading
 from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from tests.stress.injector import Job
 from threadlets import Contract, Lock, threadlet
@@ -164,7 +163,7 @@ def roll_back(bank: Bank) -> None:
 class Shop:
     """Things that are waited for: so many tokens, goods on a shelf, a bell."""
 
-    TOKENS = 3
+    TOKENS = 2
 
     def __init__(self) -> None:
         self.tokens = Semaphore(self.TOKENS, max_value=self.TOKENS, name="tokens")
@@ -206,5 +205,3 @@ class Shop:
         assert self.tokens.value == self.TOKENS and not self.inside, f"each token is back: {self.tokens}, {self.inside}"
         assert not any(len(each._line) for each in (self.tokens, self.shelf, self.bell)), "nobody waits"
         assert self.brought == self.taken + len(self.goods), "no goods are lost, and none made"
-
-
