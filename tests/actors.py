@@ -1,9 +1,9 @@
 """Actors for a machine that forces interleavings: each does one thing when told to, and stands still in between.
 
 An actor is a threadlet on a worker ("worker"; "abandoned" with ``cancel="abandon"``), a coroutine threadlet
-("coroutine"), or a plain task ("task"). What it enters - a block, a lock, a timeout, its cleanup - it is inside of until
-it is told to leave, or until an error takes it out. It knows the law, and notes each breach of it: nobody is told to
-stop inside of a block that protects him, unless by force; whoever is to stop, and listens, is told.
+("coroutine"), or a plain task ("task"). What it enters - a block, a lock, a timeout, its cleanup - it is inside of
+until it is told to leave, or until an error takes it out. It knows the law, and notes each breach of it: nobody is told
+to stop inside of a block that protects him, unless by force; whoever is to stop, and listens, is told.
 """
 
 from __future__ import annotations

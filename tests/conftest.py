@@ -76,9 +76,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore::threadlets.errors.ContractViolation"))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def quick_collections() -> None:
-    """Leave what the imports have made out of garbage collections: there is one after every test."""
+    """Leave what imports and earlier tests have made out of garbage collections: there is one after every test."""
     gc.collect()
     gc.freeze()
 

@@ -211,7 +211,7 @@ class FaultsMachine(RuleBasedStateMachine):
 
     async def _expire(self, actor: Actor) -> None:
         actor.future.deadline = 0
-        while len(self.pools[0]._home.expiries):
+        while len(self.pools[0]._home.expiries):  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0)
 
     @precondition(lambda self: self._turns())

@@ -31,6 +31,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .definitions import check_seconds
 from .lifecycles import ABANDONED, ASKED, HERE
 from .regions import region_here
 from .surroundings import here, outermost
@@ -43,7 +44,6 @@ __all__ = [
     "asked",
     "by_cancel",
     "checkpoint",
-    "check_seconds",
     "defers",
     "enter",
     "expire",
@@ -391,11 +391,3 @@ def why(handle: Threadlet[Any]) -> str:
     """Say what a threadlet is inside of; "" if it is nothing. Thread: any."""
     hold = holds.get(handle)
     return "" if hold is None else "inside of " + ", ".join(map(repr, list(hold.blocks)))
-
-
-def check_seconds(name: str, seconds: float) -> None:
-    """Raise an error for what is no time to wait, in seconds; inf is one."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"{name}={seconds!r}: expected seconds")
-    if not seconds >= 0:
-        raise ValueError(f"{name}={seconds!r}: expected 0 or more seconds")

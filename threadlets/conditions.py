@@ -22,8 +22,9 @@ from time import monotonic
 from types import CodeType, TracebackType
 from typing import Any, TypeVar
 
-from .cancellation import check_seconds, me
+from .cancellation import me
 from .deadlocks import blocked_loop, name_of, waits_for
+from .definitions import check_seconds
 from .errors import Deadlock
 from .grants import Granted, check_count, check_in_task, check_on_thread, named
 from .locks import POLL, Lock

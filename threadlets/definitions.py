@@ -18,7 +18,7 @@ from .placements import Fixed, Learner
 from .snapshots import EntrypointStatistics
 from .workers import WorkerGroup, named_group, shared_group
 
-__all__ = ["Definition", "Prepared", "check_priority", "check_tags", "resolve"]
+__all__ = ["Definition", "Prepared", "check_priority", "check_seconds", "check_tags", "resolve"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -152,6 +152,14 @@ def check_tags(tags: Iterable[Hashable]) -> frozenset[Hashable]:
         return frozenset(tags) or NO_TAGS
     except TypeError as error:
         raise TypeError(f"tags={tags!r}: expected an iterable of hashable tags ({error})") from error
+
+
+def check_seconds(name: str, seconds: float) -> None:
+    """Raise an error for what is no time to wait, in seconds; inf is one."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name}={seconds!r}: expected seconds")
+    if not seconds >= 0:
+        raise ValueError(f"{name}={seconds!r}: expected 0 or more seconds")
 
 
 class Prepared(Generic[T_co]):

@@ -31,7 +31,8 @@ from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
-from .cancellation import check_seconds, checkpoint, listens_to_task, me, parked, raise_if_asked
+from .cancellation import checkpoint, listens_to_task, me, parked, raise_if_asked
+from .definitions import check_seconds
 from .parking import POLL
 from .tasks import running_loop
 

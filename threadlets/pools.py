@@ -7,8 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple, cast
 
-from .cancellation import check_seconds
-from .definitions import check_tags, resolve
+from .definitions import check_seconds, check_tags, resolve
 from .departures import depart, tell
 from .errors import CloseTimeout, PoolClosed
 from .handles import Threadlet

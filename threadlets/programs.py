@@ -21,7 +21,7 @@ from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from .cancellation import check_seconds
+from .definitions import check_seconds
 from .departures import MANY, PATIENCE, busy_on, count_of, depart, leave, tell
 from .loops import EventLoop
 from .takeover import SAY_SECONDS

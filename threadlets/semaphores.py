@@ -8,7 +8,7 @@ Invariants: see ``_check()``.
 
 from __future__ import annotations
 
-from .cancellation import check_seconds
+from .definitions import check_seconds
 from .grants import Granted, check_count, check_in_task, check_on_thread, named
 
 __all__ = ["Semaphore"]

@@ -12,7 +12,7 @@ from threadlets.descriptors import checkpoint_wait
 
 WORDS = (b"ping\n", b"a longer one, for a change\n")
 
-# ---------------------------------------------------------------------------------------- semaphores, conditions, events
+# -------------------------------------------------------------------------------------- semaphores, conditions, events
 
 
 def trade(job: Job) -> int:

@@ -19,7 +19,7 @@ from threadlets import Threadlet, checkpoint, current_threadlet, defer
 from threadlets.cancellation import is_forced, me
 
 if TYPE_CHECKING:
-    from tests.stress.faults import World
+    from tests.stress.world import World
 
 RATE = 0.12  # arbitrary: how many points have a fault
 MOMENT = 0.0003  # seconds; arbitrary: a switch of threads or two

@@ -21,7 +21,7 @@ from threadlets.whereabouts import stack_of
 from threadlets.workers import named_group, shared_group
 
 if TYPE_CHECKING:
-    from tests.stress.faults import World
+    from tests.stress.world import World
 
 EXPECTED = (Injected, TimeoutError, Deadlock, PoolClosed, ConnectionError)  # what a job may fail with
 CLEANS = "%r has been cleaning up for"  # what the log may say

@@ -1,4 +1,4 @@
-"""A few seconds of the fault harness, on each kind of loop; ``python -m tests.stress.faults`` does a hundred times more."""
+"""Some seconds of the fault harness, on each kind of loop; ``python -m tests.stress.faults`` does much more."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from tests.conftest import Run
 from tests.stress.faults import LOOPS, stress
 
-COUNT = 4_000
+COUNT = 8_000
 
 
 @pytest.mark.parametrize("run", LOOPS, indirect=True)
 def test_nothing_is_left_behind_by_faults(run: Run) -> None:
-    """Whatever is cancelled, fails, or comes too late, and wherever: all is whole, and nothing is kept, stuck, or lost."""
+    """Whatever is cancelled, fails, or comes too late, and wherever: all is whole, and nothing is kept or stuck."""
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(10**9))
     count = int(os.environ.get("COUNT") or COUNT)
     print(f"SEED={seed} COUNT={count}")
