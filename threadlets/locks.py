@@ -19,8 +19,7 @@ Who holds it is a threadlet, or a task, or a thread. If one of the first two end
 waits, the lock is poisoned. A task whose loop was closed has ended; one whose loop was stopped has not.
 
 A wait may be interrupted at any place, a release not where it begins, and not where somebody is just given the lock:
-what a signal handler raises there, in the main thread, may leave it locked. The mutex is held for some operations that
-do not block, and never while a callback or code of the user's runs.
+what a signal handler raises there may leave it locked. The mutex is never held while code of the user's runs.
 
 Invariants: see ``_check()``. Assumes: operations of ``list`` are atomic (the interpreter lock, or the locks that a
 free-threaded build puts in its place); CPython calls signal handlers at calls, and where a loop jumps back, only.
