@@ -181,6 +181,8 @@ def leaves(error: BaseException | None) -> Iterator[BaseException]:
 
 def is_expected(report: dict[str, Any]) -> bool:
     """Say whether the loop's exception handler may be told this."""
+    if isinstance(report.get("exception"), ConnectionError) and type(report.get("future")) is asyncio.Future:
+        return True  # asyncio's streams tell so of a connection that was reset, and that nobody waited to be closed
     abandoned = "was cancelled and abandoned, and then failed" in report["message"]
     return abandoned and all(isinstance(leaf, EXPECTED) for leaf in leaves(report["exception"]))
 

@@ -305,8 +305,10 @@ class World:
         except OSError:
             pass
         finally:
-            self._served.discard(task)
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            self._served.discard(task)
 
 
 async def _await(handle: Threadlet[Any]) -> Any:
