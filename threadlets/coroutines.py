@@ -171,6 +171,8 @@ class Coroutines(Deliveries):
         A task that is cancelled cancels what it awaits: if that is a threadlet, we are back here. To do so inside of
         each other would soon meet Python's limit of recursion, so they are cancelled one after the other.
         """
+        if handle._task.done():
+            return False  # it is about to be told how that has ended
         self._cancels.append((handle, reason))
         if len(self._cancels) > 1:
             return True
