@@ -150,6 +150,8 @@ class Admission(Overflow):
 
     def _serves_another(self) -> bool:
         """Say whether a threadlet that has not ended starts something here: it may need that to clean up."""
+        if self._parent is not None and self not in self._parent._children:
+            return False  # it has left its figures to that one
         starter = self._home.awaiter()
         return starter is not None and not starter.done()
 
