@@ -2,7 +2,8 @@
 
 Who waits for whom is known of those that wait on a thread, or for a lock (``surroundings.waiting``), and of threadlets
 that wait for another one (``waits``). Everybody waits for one thing at a time, or we do not know which of several would
-do; so it is a chain that is followed, and an end of it that we cannot see is no circle.
+do; but what runs on an event loop that is blocked waits for that, too, and both are followed, since it cannot go on
+without either (``test_deadlocks_blocked.py``). An end that we cannot see is no circle.
 
 Whoever closes a circle notes his own wait first and looks second, both under one mutex. So two that close one together
 cannot miss it, and one of them finds it: he takes his wait back under the same mutex, and raises. In between nobody who
