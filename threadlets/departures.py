@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .cancellation import why
 from .takeover import SAY_SECONDS
@@ -87,14 +87,14 @@ async def wait_out(pools: Collection[Pool], until: float, reason: str | None = N
         while pool._index:
             now = monotonic()
             if now >= until:
-                return [handle for each in pools for handle in each]
+                return _members(pools)
             try:
                 async with asyncio.timeout(min(until - now, began + patience - now) if reason else until - now):
                     await pool.drain()
             except TimeoutError:
                 if reason and monotonic() >= began + patience:
                     patience *= 2
-                    left = dict.fromkeys(handle for each in pools for handle in each)
+                    left = _members(pools)
                     tell(f"still waiting for {count_of(left)}, after {monotonic() - began:.0f} s ({reason})", left)
     return []
 
@@ -130,5 +130,9 @@ def count_of(left: Collection[Any]) -> str:
 def busy_on(loop: asyncio.AbstractEventLoop) -> list[Threadlet[Any]]:
     """Return the threadlets of an event loop that are not final. Thread: loop."""
     home: Home | None = getattr(loop, "_threadlets_home", None)
-    pools: Any = () if home is None else list(home.busy)
+    return [] if home is None else _members(cast("Collection[Pool]", list(home.busy)))
+
+
+def _members(pools: Collection[Pool]) -> list[Threadlet[Any]]:
+    """Return what is in any of some pools, each once: one may be a part of another."""
     return list(dict.fromkeys(handle for pool in pools for handle in pool))

@@ -150,8 +150,9 @@ class _Ending:
         self._coroutine = departure
         try:
             if self.is_left:  # asyncio has left a callback behind, which would stop the loop too early
-                self._runner.get_loop().call_soon(self._runner.get_loop().stop)
-                self._runner.get_loop().run_forever()
+                loop = self._runner.get_loop()
+                loop.call_soon(loop.stop)
+                loop.run_forever()
             self._runner.run(departure)
         except CancelledError:
             raise self._exit() from None
