@@ -23,11 +23,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LINES = {
     "words": "errors contracts outcomes snapshots events",
     "rules": "lifecycles queues lanes throttles shares limits histograms placements thresholds chains topology",
-    "machinery": "syscalls mailboxes workers alarms drivers asides claims spares tallies takeover loops tasks",
-    "doors": "files definitions surroundings waits lendings regions whereabouts cancellation errands parking deadlocks"
+    "machinery": "syscalls probes mailboxes workers alarms drivers asides claims spares tallies takeover loops tasks",
+    "doors": "definitions surroundings waits lendings regions whereabouts cancellation errands parking deadlocks"
     " holders locks grants semaphores conditions descriptors cleanups expiries futures handles departures deliveries"
     " coroutines homes programs progress selections scopes ledgers turns overflows admissions sharings maps starts"
-    " pools entrypoints telemetry monitor cli",
+    " pools entrypoints chainings ways streams openings writings files temporaries telemetry monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",
 }

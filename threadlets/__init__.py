@@ -10,7 +10,7 @@
 True
 """
 
-from . import errors
+from . import errors, files
 from .cancellation import checkpoint, holding
 from .cleanups import defer
 from .conditions import Condition, Event
@@ -63,6 +63,7 @@ __all__ = [
     "current_threadlet",
     "defer",
     "errors",
+    "files",
     "holding",
     "new_event_loop",
     "pinned",

@@ -117,6 +117,18 @@ class Home(Coroutines):
             self.awaits_round = True
             self.loop.call_soon(self._went_round)
 
+    def count(self, began: int) -> None:
+        """Count what was done in place, beside threadlets, since ``began``, in ``monotonic_ns``."""
+        now = monotonic_ns()
+        self.turn -= now - began + TOLL
+        if now >= self.deadline:
+            self.look_round(now)
+
+    async def go_round(self) -> None:
+        """Let the loop go round: for whoever finds ``turn`` below zero before something in place. Cancel: point."""
+        self.turn = TURN
+        await asyncio.sleep(0)
+
     def _went_round(self) -> None:
         self.awaits_round = False
         self.turn = TURN

@@ -1,0 +1,283 @@
+"""System calls on files that answer at once or not at all: what would wait for a disk is a ``MISS``.
+
+Why: most files that a program reads are in memory, and then a thread costs thirty times the read. Linux can be asked:
+
+- ``openat2`` with ``RESOLVE_CACHED`` looks a path up in the kernel's cache of names, and fails with EAGAIN rather than
+  read a directory from the disk;
+- ``preadv2`` with ``RWF_NOWAIT`` reads what is in the page cache, and has already begun to read ahead if it fails.
+
+How a name is looked up: with ``O_PATH``, which opens nothing. So it has no effect on a FIFO, a tape or a watchdog, and
+only what turns out to be an ordinary file is then opened, by the plain call, which finds all it needs in the cache.
+
+What is *not* told by a short read: the end of a file. The kernel stops at the first page that it does not have, and an
+old one may return 0 in the middle. So the end is where the size says it is, and every other short read is a miss.
+
+File systems without such reads (tmpfs, overlayfs, FUSE, ``/proc``) answer EOPNOTSUPP; that is kept for each device.
+
+Rejected: ``O_NONBLOCK`` instead of ``O_PATH``. It saves 2 us, and a writer that waits for a reader of a FIFO would be
+let in, and left with a broken pipe. ``cachestat`` and ``mincore``: they say which pages there are, not whether they
+have been read yet, and keep silent about files of other users.
+
+Assumes: Linux 5.12 for names, 4.14 for reads (ext4, XFS, btrfs, f2fs). Where the system does not know a call, or a
+sandbox forbids it, everything is a miss; that is found out once.
+
+Sources: openat2(2), preadv2(2), ``LOOKUP_CACHED`` in the kernel's fs/namei.c, ``FMODE_NOWAIT`` in include/linux/fs.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+__all__ = [
+    "ABSENT",
+    "ATTEMPTS",
+    "LARGE",
+    "MISS",
+    "StrPath",
+    "can_glance",
+    "glance",
+    "known_until",
+    "read_file",
+    "takes_probes",
+]
+
+StrPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+class _Word:
+    """One of a kind."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+MISS: Final = _Word("MISS")  # the call might have waited: nothing has been done
+ABSENT: Final = _Word("ABSENT")  # the plain call will fail, and need not wait for that
+
+LARGE = 1 << 20  # bytes; arbitrary: to copy so many takes 50-200 us, which is when a worker costs no more
+SCRATCH = bytearray(1 << 16)  # for reads whose bytes nobody looks at; as large as a step of the kernel's read-ahead
+
+NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+O_PATH = getattr(os, "O_PATH", 0)
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_TMPFILE", 0)
+
+_openat2: Callable[[bytes, bool], int] | None = None  # returns a descriptor, or less than 0
+_errno: Callable[[], int]
+_refuses: set[int] = set()  # devices that do not know reads without waiting
+
+
+def glance(path: StrPath, follow: bool = True) -> os.stat_result | _Word:
+    """Return what ``os.stat(path)`` would, or ``os.lstat``, if the kernel knows it without asking a disk.
+
+    Returns:
+        The status; ``ABSENT`` if the plain call will fail, and need not wait for that; ``MISS`` if it is not known.
+
+    Thread: any. Cancel: none.
+    """
+    try:
+        name = os.fsencode(path)
+    except (TypeError, ValueError):
+        return ABSENT
+    descriptor = (_openat2 or _find_openat2())(name, follow)
+    if descriptor >= 0:
+        try:
+            return os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    return ABSENT if _errno() in _FINAL and b"\0" not in name else MISS
+
+
+_FINAL = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+def can_glance() -> bool:
+    """Say whether this system answers: if not, every glance is a ``MISS``. Thread: any."""
+    return (_openat2 or _find_openat2()) is not _never
+
+
+def read_file(path: StrPath, buffer: Any = None) -> Any:
+    """Return the bytes of an ordinary file of at most 1 MiB that is in the page cache, or ``MISS``.
+
+    Args:
+        path: What a glance has just found to be one: to open anything else may wait.
+        buffer: Read its beginning into this writable buffer of bytes instead, and return how many.
+
+    Raises:
+        OSError: As ``open`` does.
+
+    Thread: any. Cancel: none.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not takes_probes(status):
+            return MISS
+        if buffer is None:
+            return _pread(descriptor, status.st_size, 0, status)
+        size = min(len(buffer), status.st_size)
+        if size > LARGE or _read_nowait(descriptor, buffer[:size], 0, status.st_dev) < size:
+            return MISS
+        return size
+    finally:
+        os.close(descriptor)
+
+
+def takes_probes(status: os.stat_result) -> bool:
+    """Say whether reads of a file can be asked not to wait: an ordinary one, not on a device that refused before."""
+    return bool(NOWAIT) and stat.S_ISREG(status.st_mode) and status.st_dev not in _refuses
+
+
+def _pread(descriptor: int, size: int, offset: int, status: os.stat_result) -> bytes | _Word:
+    """Return up to ``size`` bytes of a file that takes probes; fewer only at its end, as ``status`` tells it."""
+    size = min(size, max(status.st_size - offset, 0))
+    if size > LARGE:
+        return MISS
+    # The buffer of a BytesIO that nobody else has becomes the bytes, without a copy; see its getvalue().
+    sink = io.BytesIO(bytes(size or 1))
+    with sink.getbuffer() as view:
+        if _read_nowait(descriptor, view, offset, status.st_dev) < size:
+            return MISS
+    return sink.getvalue() if size else b""
+
+
+def _read_nowait(descriptor: int, buffer: Any, offset: int, device: int) -> int:
+    """Read what is in the page cache; -1 if nothing is, or the device does not know such reads."""
+    try:
+        return os.preadv(descriptor, [buffer], offset, NOWAIT)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            _refuses.add(device)
+        elif error.errno not in (errno.EAGAIN, errno.ENOSYS, errno.EINVAL, errno.EPERM):
+            raise
+        return -1
+
+
+def known_until(descriptor: int, offset: int, end: int) -> int:
+    """Return how far from an offset a file that takes probes is in the page cache: ``end``, if it is all there.
+
+    The bytes are read, into nobody's buffer: the plain call then finds them.
+
+    Returns:
+        An offset; beyond ``end`` if the file ends before that.
+
+    Thread: any. Cancel: none.
+    """
+    while offset < end:
+        wanted = min(end - offset, len(SCRATCH))
+        buffer = SCRATCH if wanted == len(SCRATCH) else memoryview(SCRATCH)[:wanted]
+        try:
+            got = os.preadv(descriptor, [buffer], offset, NOWAIT)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                _refuses.add(os.fstat(descriptor).st_dev)
+            return offset
+        offset += got
+        if got < wanted:
+            return end + 1 if offset >= os.fstat(descriptor).st_size else offset
+    return offset
+
+
+# ------------------------------------------------------------------------------------- system calls, by their names
+
+
+def _try_open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int | _Word:
+    if flags & WRITES or dir_fd is not None:
+        return MISS
+    status = glance(path)
+    if status is MISS or (isinstance(status, os.stat_result) and not stat.S_ISREG(status.st_mode)):
+        return MISS
+    return os.open(path, flags, mode)
+
+
+def _try_stat(path: Any, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> os.stat_result | _Word:
+    if isinstance(path, int):
+        return os.stat(path)
+    status = MISS if dir_fd is not None else glance(path, follow_symlinks)
+    return os.stat(path, follow_symlinks=follow_symlinks) if status is ABSENT else status
+
+
+def _try_read(descriptor: int, size: int) -> bytes | _Word:
+    status = os.fstat(descriptor)
+    if not takes_probes(status):
+        return MISS
+    data = _pread(descriptor, size, os.lseek(descriptor, 0, os.SEEK_CUR), status)
+    if not isinstance(data, _Word):
+        os.lseek(descriptor, len(data), os.SEEK_CUR)
+    return data
+
+
+def _try_pread(descriptor: int, size: int, offset: int) -> bytes | _Word:
+    status = os.fstat(descriptor)
+    return _pread(descriptor, size, offset, status) if takes_probes(status) else MISS
+
+
+# What can be tried in place of a system call: the same arguments, its result or exception, or MISS.
+ATTEMPTS: dict[Callable[..., Any], Callable[..., Any]] = {
+    os.open: _try_open,
+    os.stat: _try_stat,
+    os.read: _try_read,
+    os.fstat: os.fstat,
+    os.lseek: os.lseek,
+    os.close: os.close,
+}
+if hasattr(os, "pread"):
+    ATTEMPTS[os.pread] = _try_pread
+
+
+# --------------------------------------------------------------------------------------------------------- openat2
+
+
+def _find_openat2() -> Callable[[bytes, bool], int]:
+    """Find out, once, whether there is openat2, and return what asks it for an ``O_PATH`` descriptor."""
+    global _openat2, _errno
+    _openat2, _errno = _make_openat2()
+    return _openat2
+
+
+def _never(name: bytes, follow: bool) -> int:
+    return -1
+
+
+def _make_openat2() -> tuple[Callable[[bytes, bool], int], Callable[[], int]]:
+    nothing = _never, lambda: errno.ENOSYS
+    if sys.platform != "linux" or not O_PATH:
+        return nothing
+    try:
+        import ctypes  # here: importing it takes 5 ms, and a program may never touch a file
+    except ImportError:
+        return nothing
+
+    class OpenHow(ctypes.Structure):
+        _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+    SYS_OPENAT2, AT_FDCWD, RESOLVE_CACHED = 437, -100, 0x20  # the same on every architecture
+    try:
+        # PyDLL keeps the interpreter lock, which costs less, and the call cannot wait. Untyped arguments are faster:
+        # an int, a bytes and a pointer are what the defaults of ctypes are for.
+        syscall = ctypes.PyDLL(None, use_errno=True).syscall
+    except (OSError, AttributeError):
+        return nothing
+    size = ctypes.sizeof(OpenHow)
+    what = ctypes.byref(OpenHow(O_PATH | os.O_CLOEXEC, 0, RESOLVE_CACHED))
+    link = ctypes.byref(OpenHow(O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, 0, RESOLVE_CACHED))
+
+    def openat2(name: bytes, follow: bool) -> int:
+        return syscall(SYS_OPENAT2, AT_FDCWD, name, what if follow else link, size)  # type: ignore[no-any-return]
+
+    os.stat("/")  # so that it is in the cache of names
+    descriptor = openat2(b"/", True)
+    if descriptor < 0:
+        return nothing
+    os.close(descriptor)
+    return openat2, ctypes.get_errno

@@ -1,0 +1,154 @@
+"""Whole files, written and copied by a thread that may wait: replaced all at once, on request, or not at all.
+
+A replacement is written beside the file that it is for, handed to the disk, renamed over it, and the folder handed to
+the disk, too: whoever opens the name finds the old file or the new one, also after a power failure. What fails or is
+cancelled before the renaming leaves no trace; a process that is killed leaves a hidden file, ``.threadlets-*.tmp``.
+
+Sources: rename(2), fsync(2); "Ensuring data reaches disk" (LWN, 2011); copy_file_range(2), ioctl_ficlone(2), lseek(2).
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any
+
+from .cancellation import checkpoint
+from .probes import StrPath
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["copy_file", "write_file"]
+
+PIECE = 1 << 24  # bytes; arbitrary: how much is written or copied between two looks whether somebody has cancelled
+FICLONE = 0x40049409  # _IOW(0x94, 9, int), see ioctl_ficlone(2)
+# How the kernel says that a copy has to be made by reading and writing.
+NOT_BY_KERNEL = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
+
+
+def write_file(path: StrPath, data: Buffer, atomic: bool) -> int:
+    """Write a file; return the number of bytes. Thread: any. Cancel: point, where it is atomic."""
+    view = memoryview(data).cast("B")
+    if not atomic:
+        with builtins.open(path, "wb", buffering=0) as file:
+            _write(file, view, lambda: None)
+    else:
+        with _replacement(path) as file:
+            _write(file, view, checkpoint)
+    return len(view)
+
+
+def _write(file: IO[bytes], view: memoryview, look: Callable[[], None]) -> None:
+    done = 0
+    while done < len(view):
+        look()
+        done += file.write(view[done : done + PIECE]) or 0
+
+
+def copy_file(source: StrPath, target: StrPath, atomic: bool) -> StrPath:
+    """Copy a file and its permissions, as ``shutil.copy`` does; return where it went. Thread: any. Cancel: point."""
+    import shutil  # here: it takes some milliseconds, and few copy files
+
+    if os.path.isdir(target):
+        target = os.path.join(os.fsdecode(target), os.path.basename(os.fsdecode(source)))
+    if os.path.exists(target) and os.path.samefile(source, target):
+        raise shutil.SameFileError(f"{source!r} and {target!r} are the same file")
+    for path in (source, target):
+        with suppress(OSError):
+            if stat.S_ISFIFO(os.stat(path).st_mode):
+                raise shutil.SpecialFileError(f"`{os.fsdecode(path)}` is a named pipe")
+    with builtins.open(source, "rb", buffering=0) as old:
+        mode = stat.S_IMODE(os.fstat(old.fileno()).st_mode)
+        with _replacement(target) if atomic else builtins.open(target, "wb", buffering=0) as new:
+            _copy(old, new)
+            if atomic:
+                os.fchmod(new.fileno(), mode)
+    if not atomic:
+        os.chmod(target, mode)
+    return target
+
+
+def _copy(old: IO[bytes], new: IO[bytes]) -> None:
+    """Copy what is in a file: as a reflink, or by the kernel, or by reading and writing; holes stay holes."""
+    source, target = old.fileno(), new.fileno()
+    status = os.fstat(source)
+    if stat.S_ISREG(status.st_mode) and status.st_size and stat.S_ISREG(os.fstat(target).st_mode):
+        try:
+            if not _is_cloned(source, target):
+                _copy_pieces(source, target, status.st_size)
+            return
+        except OSError as error:
+            if error.errno not in NOT_BY_KERNEL:
+                raise
+            old.seek(0)
+            new.seek(0)
+    while piece := old.read(1 << 20):
+        _write(new, memoryview(piece), checkpoint)
+
+
+def _is_cloned(source: int, target: int) -> bool:
+    try:
+        from fcntl import ioctl
+
+        ioctl(target, FICLONE, source)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _copy_pieces(source: int, target: int, size: int) -> None:
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(source, at, os.SEEK_DATA)
+            end = os.lseek(source, at, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break  # no data from here on
+        while at < end:
+            checkpoint()
+            copied = os.copy_file_range(source, target, min(end - at, PIECE), at, at)
+            if not copied:  # it has become shorter meanwhile
+                return
+            at += copied
+    os.ftruncate(target, size)
+
+
+@contextmanager
+def _replacement(path: StrPath) -> Iterator[Any]:
+    """Open a file that takes the place of another one at the end of the block; not if it ends by an exception."""
+    target = os.path.realpath(os.fsdecode(path))
+    folder = os.path.dirname(target)
+    try:
+        status = os.stat(target)
+    except FileNotFoundError:
+        status = None
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        with builtins.open(path, "wb", buffering=0) as file:  # a folder raises; a device has nothing to be replaced
+            yield file
+        return
+    temporary = os.path.join(folder, f".threadlets-{os.urandom(8).hex()}.tmp")
+    with builtins.open(temporary, "xb", buffering=0) as file:
+        try:
+            if status is not None:
+                with suppress(OSError):  # not everybody may give files to others
+                    os.fchown(file.fileno(), status.st_uid, status.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+            yield file
+            os.fsync(file.fileno())
+            checkpoint()
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
