@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
-__all__ = ["FakeClock", "HookedLock", "eventually"]
+from threadlets import probes
+
+__all__ = ["FakeClock", "HookedLock", "eventually", "read_now"]
 
 
 class FakeClock:
@@ -45,3 +49,13 @@ def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < end, "what was waited for has not happened"
         time.sleep(0.0005)
+
+
+def read_now(path: Any, buffer: Any = None) -> Any:
+    """Return the bytes of a file, or how many are in the buffer, if it is in the page cache; else ``MISS``."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        status = os.fstat(descriptor)
+        return probes.read_now(descriptor, status, buffer) if probes.takes_probes(status) else probes.MISS
+    finally:
+        os.close(descriptor)

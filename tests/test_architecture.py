@@ -22,12 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 # The house, ground floor first. A module may import those of earlier lines.
 LINES = {
     "words": "errors contracts outcomes snapshots events",
-    "rules": "lifecycles queues lanes throttles shares limits histograms placements thresholds chains topology",
+    "rules": "lifecycles queues lanes throttles shares limits histograms placements thresholds chains courses topology",
     "machinery": "syscalls probes mailboxes workers alarms drivers asides claims spares tallies takeover loops tasks",
     "doors": "definitions surroundings waits lendings regions whereabouts cancellation errands parking deadlocks"
     " holders locks grants semaphores conditions descriptors cleanups expiries futures handles departures deliveries"
     " coroutines homes programs progress selections scopes ledgers turns overflows admissions sharings maps starts"
-    " pools entrypoints chainings ways streams openings writings files temporaries telemetry monitor cli",
+    " pools entrypoints roads runs chainings ways batches streams openings readings writings temporaries files folders"
+    " telemetry monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",
 }
@@ -45,7 +46,7 @@ ALONG |= {
 }
 ALONG |= {("takeover", earlier) for earlier in ("asides", "claims", "drivers", "spares", "tallies")}
 ALONG |= {("tallies", "claims"), ("spares", "alarms")}
-ALONG |= {("lanes", "queues"), ("shares", "throttles"), ("limits", "throttles")}
+ALONG |= {("lanes", "queues"), ("shares", "throttles"), ("limits", "throttles"), ("courses", "chains")}
 ALONG |= {(door, earlier) for place, door in enumerate(DOORS) for earlier in DOORS[:place]}
 
 # Imports against the order, for a reason: a command may need an adapter (the screen of `top`), and the version.

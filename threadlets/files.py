@@ -16,7 +16,6 @@ Thread: loop, for all of it. Cancel: point; a read that is under way is left beh
 
 from __future__ import annotations
 
-import builtins
 import io
 import os
 import stat as statuses
@@ -24,22 +23,38 @@ from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from .entrypoints import Entrypoint
-from .homes import Home, home_of
+from .homes import home_of
 from .openings import Opening, open, wrap
-from .probes import ABSENT, MISS, StrPath, can_glance, glance, read_file, takes_probes
+from .probes import ABSENT, StrPath, can_glance, glance
+from .readings import Found, attempt, reads, reads_into, text_reads
 from .streams import File
-from .ways import Ways
+from .temporaries import (
+    Directory,
+    NamedFile,
+    NamedTemporaryFile,
+    SpooledFile,
+    SpooledTemporaryFile,
+    TemporaryDirectory,
+    TemporaryFile,
+)
+from .ways import Ways, stats
 from .writings import copy_file, write_file
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = [
+    "Directory",
     "File",
+    "NamedFile",
+    "NamedTemporaryFile",
     "Opening",
+    "SpooledFile",
+    "SpooledTemporaryFile",
+    "TemporaryDirectory",
+    "TemporaryFile",
     "copy",
     "exists",
     "is_dir",
@@ -70,65 +85,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _read(path: StrPath) -> bytes:
-    """Read a file to its end. Thread: any."""
-    with builtins.open(path, "rb", buffering=0) as file:
-        return file.read()
-
-
-def _read_into(path: StrPath, buffer: Any) -> int:
-    """Read the beginning of a file into a buffer. Thread: any."""
-    view = memoryview(buffer).cast("B")
-    done = 0
-    with builtins.open(path, "rb", buffering=0) as file:
-        while done < len(view) and (got := file.readinto(view[done:])):
-            done += got
-    return done
-
-
-def _read_text(path: StrPath, encoding: str | None, errors: str | None, newline: str | None) -> str:
-    """Read a file of text to its end. Thread: any."""
-    with builtins.open(path, encoding=encoding, errors=errors, newline=newline) as file:
-        return file.read()
-
-
-_reads = Ways(_read, cancel="abandon")
-_reads_text = Ways(_read_text, cancel="abandon")
-_reads_into = Ways(_read_into)
-_stats = Ways(os.stat, cancel="abandon")
 _writes = Ways(write_file)
 _copies = Ways(copy_file)
-
-
-def _attempt(path: StrPath, home: Home, buffer: Any = None) -> Any:
-    """Read a file that is in memory, in place; return a ``Found`` of what is known of it if it is not."""
-    began = monotonic_ns()
-    try:
-        status = glance(path)
-        if status is ABSENT:
-            return _read(path)  # raises
-        if isinstance(status, os.stat_result) and takes_probes(status):
-            data = read_file(path, buffer)
-            if data is not MISS:
-                return data
-        return _Found(status)
-    finally:
-        home.count(began)
-
-
-class _Found(NamedTuple):
-    """What a glance has found of a file that cannot be read in place."""
-
-    status: Any
-
-    def way(self, ways: Ways[P, R]) -> Entrypoint[P, R]:
-        """Return how something that waits for this file is done."""
-        status = self.status
-        if status is MISS:
-            return ways.away if can_glance() else ways.on()
-        if takes_probes(status) or not statuses.S_ISREG(status.st_mode):
-            return ways.away
-        return ways.on(status.st_dev)
 
 
 async def read_bytes(path: StrPath) -> bytes:
@@ -140,8 +98,8 @@ async def read_bytes(path: StrPath) -> bytes:
     home = home_of(get_running_loop())
     if home.turn < 0:
         await home.go_round()
-    found = _attempt(path, home)
-    return await found.way(_reads)(path) if isinstance(found, _Found) else found
+    found = attempt(path, home)
+    return await (await found.way(reads))(found.source) if isinstance(found, Found) else found
 
 
 async def read_text(
@@ -155,9 +113,9 @@ async def read_text(
     home = home_of(get_running_loop())
     if home.turn < 0:
         await home.go_round()
-    found = _attempt(path, home)
-    if isinstance(found, _Found):
-        return await found.way(_reads_text)(path, encoding, errors, newline)
+    found = attempt(path, home)
+    if isinstance(found, Found):
+        return await (await found.way(text_reads))(found.source, encoding, errors, newline)
     began = monotonic_ns()
     try:
         return io.TextIOWrapper(io.BytesIO(found), encoding, errors, newline).read()
@@ -180,8 +138,8 @@ async def read_into(path: StrPath, buffer: Buffer) -> int:
     home = home_of(get_running_loop())
     if home.turn < 0:
         await home.go_round()
-    found = _attempt(path, home, view)
-    return await found.way(_reads_into)(path, view) if isinstance(found, _Found) else found
+    found = attempt(path, home, view)
+    return await (await found.way(reads_into))(found.source, view) if isinstance(found, Found) else found
 
 
 async def write_bytes(path: StrPath, data: Buffer, *, atomic: bool = False) -> int:
@@ -200,7 +158,8 @@ async def write_bytes(path: StrPath, data: Buffer, *, atomic: bool = False) -> i
     Cancel: point; with ``atomic`` it ends the writing, otherwise it waits for it.
     """
     memoryview(data)
-    return await (_writes.away if atomic else _writes.on())(path, data, atomic)
+    way = _writes.away if atomic else await _writes.to(path, glance(path))
+    return await way(path, data, atomic)
 
 
 async def write_text(
@@ -231,7 +190,7 @@ async def write_text(
     file = io.TextIOWrapper(sink := io.BytesIO(), encoding, errors, newline)
     file.write(text)
     file.flush()
-    await write_bytes(path, sink.getbuffer(), atomic=atomic)
+    await write_bytes(path, sink.getvalue(), atomic=atomic)
     return len(text)
 
 
@@ -276,7 +235,7 @@ async def stat(path: StrPath | int, *, follow_symlinks: bool = True) -> os.stat_
             return status
     finally:
         home.count(began)
-    return await (_stats.away if can_glance() else _stats.on())(path, follow_symlinks=follow_symlinks)
+    return await (stats.away if can_glance() else stats.on())(path, follow_symlinks=follow_symlinks)
 
 
 async def lstat(path: StrPath) -> os.stat_result:

@@ -1,6 +1,6 @@
 """Opening a file without a wait: at once, where the kernel has the whole name in its cache; elsewhere, where not.
 
-What was opened elsewhere for somebody who was cancelled meanwhile is closed again: it travels in an ``_Opened``, and
+What was opened elsewhere for somebody who was cancelled meanwhile is closed again: it travels in an ``Opened``, and
 who takes it out owns it.
 
 What is not an ordinary file may have to be waited for at every read and write: a FIFO, a terminal, a socket. There the
@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from .descriptors import checkpoint_wait
 from .homes import home_of
-from .probes import ABSENT, MISS, can_glance, glance
+from .probes import ABSENT, MISS, glance
 from .streams import File
 from .ways import Ways
 
 if TYPE_CHECKING:
     from _typeshed import OpenBinaryMode, OpenTextMode
 
-__all__ = ["Opening", "open", "wrap"]
+__all__ = ["Opened", "Opening", "open", "patient", "wrap"]
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes] | int
 
@@ -42,18 +42,25 @@ class _Patient(io.RawIOBase):
         self.raw = raw
         self.name = raw.name
         self.mode = raw.mode
-
-    def _wait(self, write: bool) -> None:
-        if os.get_blocking(self.raw.fileno()):
-            checkpoint_wait(self.raw, write=write)
+        self._is_pipe = stat.S_ISFIFO(os.fstat(raw.fileno()).st_mode)
 
     def readinto(self, buffer: Any) -> int | None:
-        self._wait(False)
+        if self.raw.readable() and os.get_blocking(self.raw.fileno()):
+            checkpoint_wait(self.raw)
         return self.raw.readinto(buffer)
 
     def write(self, data: Any) -> int | None:
-        self._wait(True)
-        return self.raw.write(data)
+        if not (self.raw.writable() and os.get_blocking(self.raw.fileno())):
+            return self.raw.write(data)
+        if not self._is_pipe:
+            checkpoint_wait(self.raw, write=True)
+            return self.raw.write(data)
+        done = 0
+        with memoryview(data).cast("B") as view:
+            while done < len(view):  # as much as there is room for, or it waits where no cancel is heard
+                checkpoint_wait(self.raw, write=True)
+                done += self.raw.write(view[done : done + select.PIPE_BUF]) or 0
+        return done
 
     def close(self) -> None:
         try:
@@ -86,6 +93,11 @@ class _Patient(io.RawIOBase):
         return self.raw.truncate(size)
 
 
+def patient(raw: io.FileIO) -> io.RawIOBase:
+    """Return a raw file whose waits end if the threadlet that waits is cancelled."""
+    return _Patient(raw)
+
+
 def _made_patient(file: Any, newline: str | None, size: int) -> Any:
     """Return a file like this one, just opened, whose waits can be cancelled."""
     if isinstance(file, io.RawIOBase):
@@ -101,7 +113,7 @@ def _made_patient(file: Any, newline: str | None, size: int) -> Any:
     return text
 
 
-class _Opened:
+class Opened:
     """A file on its way to who has asked for it; closed, if it does not arrive."""
 
     __slots__ = ("_file",)
@@ -128,7 +140,7 @@ def _open(
     newline: str | None,
     closefd: bool,
     opener: Callable[[str, int], int] | None,
-) -> _Opened:
+) -> Opened:
     """Open a file. Thread: any."""
     opened: Any = builtins.open(  # noqa: SIM115  # who has asked for it closes it
         file, mode, buffering, encoding, errors, newline, closefd, opener
@@ -139,7 +151,7 @@ def _open(
     except BaseException:
         opened.close()
         raise
-    return _Opened(opened)
+    return Opened(opened)
 
 
 opens = Ways(_open, cancel="abandon")
@@ -156,14 +168,11 @@ async def _opened(file: Any, mode: Any, *options: Any) -> File[Any]:
     ordinary = not isinstance(status, os.stat_result) or stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
     if reads and ordinary and status is not MISS and options[-1] is None:
         try:
-            return File(_open(file, mode, *options).take())
+            return File(_open(file, mode, *options).take(), options[0])
         finally:
             home.count(began)
-    if (status is MISS and can_glance()) or not ordinary:
-        entrypoint = opens.away
-    else:
-        entrypoint = opens.on(status.st_dev if isinstance(status, os.stat_result) else 0)
-    return File((await entrypoint(file, mode, *options)).take())
+    entrypoint = await opens.to(file, status)
+    return File((await entrypoint(file, mode, *options)).take(), options[0])
 
 
 F = TypeVar("F", bound=File[Any])
@@ -268,11 +277,19 @@ def open(
 def wrap(file: Any) -> File[Any]:
     """Return a ``File`` of a file that Python has opened, such as ``sys.stdin``. It may be used no more but by that.
 
-    If it is no ordinary file, a cancel waits until an operation that is under way has ended.
+    If it is no ordinary file, or one that unpacks, as those of ``gzip``, all is done on workers; a cancel waits until
+    an operation that is under way has ended.
 
     Raises:
         TypeError: If it is no file with a descriptor.
     """
     if not isinstance(file, io.IOBase):
         raise TypeError(f"wrap({file!r}): expected an open file, such as open() returns")
-    return File(file)
+    try:
+        file.fileno()
+    except io.UnsupportedOperation:
+        raise TypeError(f"wrap({file!r}): it has no descriptor, and needs none of this: nothing in it waits") from None
+    raw: Any = file.buffer if type(file) is io.TextIOWrapper else file
+    if type(raw) in (io.BufferedReader, io.BufferedWriter, io.BufferedRandom):
+        raw = raw.raw
+    return File(file, plain=type(raw) is io.FileIO)

@@ -6,17 +6,17 @@ Why: most files that a program reads are in memory, and then a thread costs thir
   read a directory from the disk;
 - ``preadv2`` with ``RWF_NOWAIT`` reads what is in the page cache, and has already begun to read ahead if it fails.
 
-How a name is looked up: with ``O_PATH``, which opens nothing. So it has no effect on a FIFO, a tape or a watchdog, and
-only what turns out to be an ordinary file is then opened, by the plain call, which finds all it needs in the cache.
+How a name is looked at: with ``O_PATH``, which opens nothing. So it has no effect on a FIFO, a tape or a watchdog. What
+is opened to be read from is opened once, with ``O_NONBLOCK``, and whatever it turns out to be, it is read from that
+descriptor: whoever waits for a reader of a FIFO has found one.
 
 What is *not* told by a short read: the end of a file. The kernel stops at the first page that it does not have, and an
 old one may return 0 in the middle. So the end is where the size says it is, and every other short read is a miss.
 
 File systems without such reads (tmpfs, overlayfs, FUSE, ``/proc``) answer EOPNOTSUPP; that is kept for each device.
 
-Rejected: ``O_NONBLOCK`` instead of ``O_PATH``. It saves 2 us, and a writer that waits for a reader of a FIFO would be
-let in, and left with a broken pipe. ``cachestat`` and ``mincore``: they say which pages there are, not whether they
-have been read yet, and keep silent about files of other users.
+Rejected: ``cachestat`` and ``mincore``: they say which pages there are, not whether they have been read yet, and keep
+silent about files of other users.
 
 Assumes: Linux 5.12 for names, 4.14 for reads (ext4, XFS, btrfs, f2fs). Where the system does not know a call, or a
 sandbox forbids it, everything is a miss; that is found out once.
@@ -43,7 +43,8 @@ __all__ = [
     "can_glance",
     "glance",
     "known_until",
-    "read_file",
+    "open_now",
+    "read_now",
     "takes_probes",
 ]
 
@@ -69,10 +70,12 @@ LARGE = 1 << 20  # bytes; arbitrary: to copy so many takes 50-200 us, which is w
 SCRATCH = bytearray(1 << 16)  # for reads whose bytes nobody looks at; as large as a step of the kernel's read-ahead
 
 NOWAIT = getattr(os, "RWF_NOWAIT", 0)
-O_PATH = getattr(os, "O_PATH", 0)
+LOOK = getattr(os, "O_PATH", 0)  # opens nothing: to look what it is
+NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_TMPFILE", 0)
 
-_openat2: Callable[[bytes, bool], int] | None = None  # returns a descriptor, or less than 0
+_openat2: Callable[[bytes, int], int] | None = None  # returns a descriptor, or less than 0
 _errno: Callable[[], int]
 _refuses: set[int] = set()  # devices that do not know reads without waiting
 
@@ -85,20 +88,44 @@ def glance(path: StrPath, follow: bool = True) -> os.stat_result | _Word:
 
     Thread: any. Cancel: none.
     """
+    descriptor = _open(path, LOOK if follow else LOOK | NOFOLLOW)
+    if not isinstance(descriptor, int):
+        return descriptor
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_now(path: StrPath) -> int | _Word:
+    """Open something for reading, without a wait: neither for a disk, nor for whoever writes into a FIFO.
+
+    Returns:
+        A descriptor that does not block; or one of the words that ``glance`` returns.
+
+    Thread: any. Cancel: none.
+    """
+    return _open(path, READ)
+
+
+def _open(path: StrPath, flags: int) -> int | _Word:
     try:
         name = os.fsencode(path)
-    except (TypeError, ValueError):
+    except TypeError:  # a descriptor, perhaps
+        return MISS
+    except ValueError:
         return ABSENT
-    descriptor = (_openat2 or _find_openat2())(name, follow)
+    if b"\0" in name:
+        return ABSENT
+    descriptor = (_openat2 or _find_openat2())(name, flags)
     if descriptor >= 0:
-        try:
-            return os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-    return ABSENT if _errno() in _FINAL and b"\0" not in name else MISS
+        return descriptor
+    return ABSENT if _errno() in _FINAL else MISS
 
 
+# What a call says about the path, and about itself: it is not known there, or forbidden.
 _FINAL = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG}
+_REFUSALS = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM}
 
 
 def can_glance() -> bool:
@@ -106,31 +133,22 @@ def can_glance() -> bool:
     return (_openat2 or _find_openat2()) is not _never
 
 
-def read_file(path: StrPath, buffer: Any = None) -> Any:
-    """Return the bytes of an ordinary file of at most 1 MiB that is in the page cache, or ``MISS``.
+def read_now(descriptor: int, status: os.stat_result, buffer: Any = None) -> Any:
+    """Return the bytes of a file of at most 1 MiB that is in the page cache, or ``MISS``.
 
     Args:
-        path: What a glance has just found to be one: to open anything else may wait.
+        descriptor: Of a file that takes probes.
+        status: Of the same, asked for just now.
         buffer: Read its beginning into this writable buffer of bytes instead, and return how many.
-
-    Raises:
-        OSError: As ``open`` does.
 
     Thread: any. Cancel: none.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        status = os.fstat(descriptor)
-        if not takes_probes(status):
-            return MISS
-        if buffer is None:
-            return _pread(descriptor, status.st_size, 0, status)
-        size = min(len(buffer), status.st_size)
-        if size > LARGE or _read_nowait(descriptor, buffer[:size], 0, status.st_dev) < size:
-            return MISS
-        return size
-    finally:
-        os.close(descriptor)
+    if buffer is None:
+        return _pread(descriptor, status.st_size, 0, status)
+    size = min(len(buffer), status.st_size)
+    if size > LARGE or not _is_read(descriptor, buffer[: size or 1], size, 0, status.st_dev):
+        return MISS
+    return size
 
 
 def takes_probes(status: os.stat_result) -> bool:
@@ -140,27 +158,30 @@ def takes_probes(status: os.stat_result) -> bool:
 
 def _pread(descriptor: int, size: int, offset: int, status: os.stat_result) -> bytes | _Word:
     """Return up to ``size`` bytes of a file that takes probes; fewer only at its end, as ``status`` tells it."""
+    if size < 0 or offset < 0:  # the plain call says that it is wrong
+        return MISS
     size = min(size, max(status.st_size - offset, 0))
     if size > LARGE:
         return MISS
     # The buffer of a BytesIO that nobody else has becomes the bytes, without a copy; see its getvalue().
     sink = io.BytesIO(bytes(size or 1))
     with sink.getbuffer() as view:
-        if _read_nowait(descriptor, view, offset, status.st_dev) < size:
+        if not _is_read(descriptor, view, size, offset, status.st_dev):
             return MISS
     return sink.getvalue() if size else b""
 
 
-def _read_nowait(descriptor: int, buffer: Any, offset: int, device: int) -> int:
-    """Read what is in the page cache; -1 if nothing is, or the device does not know such reads."""
+def _is_read(descriptor: int, buffer: Any, size: int, offset: int, device: int) -> bool:
+    """Read what is in the page cache; say whether that was all, and, if it should be nothing, whether it was that."""
     try:
-        return os.preadv(descriptor, [buffer], offset, NOWAIT)
+        got = os.preadv(descriptor, [buffer], offset, NOWAIT)
     except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:
+        if error.errno in _REFUSALS:
             _refuses.add(device)
-        elif error.errno not in (errno.EAGAIN, errno.ENOSYS, errno.EINVAL, errno.EPERM):
+        elif error.errno not in (errno.EAGAIN, errno.EINVAL):
             raise
-        return -1
+        return False
+    return got == size or (size == 0 and len(buffer) == 0)
 
 
 def known_until(descriptor: int, offset: int, end: int) -> int:
@@ -179,7 +200,7 @@ def known_until(descriptor: int, offset: int, end: int) -> int:
         try:
             got = os.preadv(descriptor, [buffer], offset, NOWAIT)
         except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:
+            if error.errno in _REFUSALS:
                 _refuses.add(os.fstat(descriptor).st_dev)
             return offset
         offset += got
@@ -202,7 +223,7 @@ def _try_open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = 
 
 def _try_stat(path: Any, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> os.stat_result | _Word:
     if isinstance(path, int):
-        return os.stat(path)
+        return os.stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
     status = MISS if dir_fd is not None else glance(path, follow_symlinks)
     return os.stat(path, follow_symlinks=follow_symlinks) if status is ABSENT else status
 
@@ -238,20 +259,20 @@ if hasattr(os, "pread"):
 # --------------------------------------------------------------------------------------------------------- openat2
 
 
-def _find_openat2() -> Callable[[bytes, bool], int]:
-    """Find out, once, whether there is openat2, and return what asks it for an ``O_PATH`` descriptor."""
+def _find_openat2() -> Callable[[bytes, int], int]:
+    """Find out, once, whether there is openat2, and return what asks it for a descriptor."""
     global _openat2, _errno
     _openat2, _errno = _make_openat2()
     return _openat2
 
 
-def _never(name: bytes, follow: bool) -> int:
+def _never(name: bytes, flags: int) -> int:
     return -1
 
 
-def _make_openat2() -> tuple[Callable[[bytes, bool], int], Callable[[], int]]:
+def _make_openat2() -> tuple[Callable[[bytes, int], int], Callable[[], int]]:
     nothing = _never, lambda: errno.ENOSYS
-    if sys.platform != "linux" or not O_PATH:
+    if sys.platform != "linux" or not LOOK:
         return nothing
     try:
         import ctypes  # here: importing it takes 5 ms, and a program may never touch a file
@@ -269,14 +290,15 @@ def _make_openat2() -> tuple[Callable[[bytes, bool], int], Callable[[], int]]:
     except (OSError, AttributeError):
         return nothing
     size = ctypes.sizeof(OpenHow)
-    what = ctypes.byref(OpenHow(O_PATH | os.O_CLOEXEC, 0, RESOLVE_CACHED))
-    link = ctypes.byref(OpenHow(O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, 0, RESOLVE_CACHED))
+    hows = {
+        flags: ctypes.byref(OpenHow(flags | os.O_CLOEXEC, 0, RESOLVE_CACHED)) for flags in (LOOK, LOOK | NOFOLLOW, READ)
+    }
 
-    def openat2(name: bytes, follow: bool) -> int:
-        return syscall(SYS_OPENAT2, AT_FDCWD, name, what if follow else link, size)  # type: ignore[no-any-return]
+    def openat2(name: bytes, flags: int) -> int:
+        return syscall(SYS_OPENAT2, AT_FDCWD, name, hows[flags], size)  # type: ignore[no-any-return]
 
     os.stat("/")  # so that it is in the cache of names
-    descriptor = openat2(b"/", True)
+    descriptor = openat2(b"/", LOOK)
     if descriptor < 0:
         return nothing
     os.close(descriptor)

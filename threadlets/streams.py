@@ -10,8 +10,7 @@ operations on that device were learned to be best done.
 
 One operation at a time: one that is elsewhere has the file until it has ended.
 
-Lines come in batches, since a file that is iterated over is read on anyway. Those that nobody has taken yet are put in
-front of whatever is read next. A line of over 64 KiB is read to its end, whether that is in memory or not.
+Lines come in batches (``batches.py``). A line of over 64 KiB is read to its end, whether that is in memory or not.
 
 Rejected: raising from the raw file's ``readinto`` when it would wait, to try again elsewhere. Python's buffers drop
 what they have read so far when that happens.
@@ -29,6 +28,8 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, AnyStr, Generic, TypeVar, cast
 
+from .batches import BATCH, Batches
+from .handles import Threadlet
 from .homes import home_of
 from .probes import LARGE, known_until, takes_probes
 from .ways import Ways
@@ -40,9 +41,7 @@ __all__ = ["File"]
 
 T = TypeVar("T")
 
-BUFFERS = 2 * io.DEFAULT_BUFFER_SIZE  # bytes that Python's own buffers may read ahead: of text, and below it
 AHEAD = 1 << 18  # bytes; arbitrary: how far a file that is read in order is looked at, at most
-BATCH = 1 << 14  # characters; arbitrary: of lines at a time, some hundreds
 WIDEST = 4  # bytes per character, in the encodings that are in use
 REST = -1  # for a number of bytes: as many as there are
 UNKNOWN = LARGE + 1  # for a number of bytes: what is not only reading
@@ -54,6 +53,7 @@ def _operate(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 
 
 operate = Ways(_operate)
+reads = Ways(_operate)  # the same, for what a disk may have to be read for: learned by itself
 _closing: set[asyncio.Task[None]] = set()  # of files that are closed when the operation under way has ended
 
 
@@ -69,35 +69,22 @@ class File(Generic[AnyStr]):
     """
 
     __slots__ = (
-        *(
-            "_batches",
-            "_device",
-            "_end",
-            "_fd",
-            "_file",
-            "_iterates",
-            "_lines",
-            "_odd",
-            "_probes",
-            "_start",
-            "_text",
-            "_turns",
-        ),
-        *("__weakref__", "_window"),
+        *("__weakref__", "_ahead", "_batches", "_device", "_end", "_fd", "_file", "_iterates_by_batch"),
+        *("_odd", "_probes", "_start", "_turns", "_window"),
     )
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, buffering: int = -1, plain: bool = True) -> None:
         self._file = file
         self._fd: int = file.fileno()
         status = os.fstat(self._fd)
         self._device = status.st_dev
-        self._text = isinstance(file, io.TextIOBase)
-        self._odd = not stat.S_ISREG(status.st_mode)
-        self._probes = takes_probes(status) and file.readable() and not file.writable()
+        self._batches: Batches[AnyStr] = Batches(file)
+        self._odd = not (plain and stat.S_ISREG(status.st_mode))
+        self._probes = not self._odd and takes_probes(status) and file.readable() and not file.writable()
         self._start = self._end = self._window = 0  # where the file is known to be in memory; the last look, in bytes
-        self._lines: list[AnyStr] = []  # read, and not handed over; the next one is the last
-        self._batches = not self._odd and not file.writable()
-        self._iterates = False
+        size = io.DEFAULT_BUFFER_SIZE  # of a chunk of text; a buffer of bytes is as large as that, or as a block
+        self._ahead = size + max(size, buffering, getattr(status, "st_blksize", 0))  # bytes that both may read ahead
+        self._iterates_by_batch = not self._odd and not file.writable()
         self._turns: Lock | None = None  # made when first needed
 
     # ------------------------------------------------------------------------------------------------ where it is done
@@ -116,8 +103,13 @@ class File(Generic[AnyStr]):
         if self._turns is None:
             self._turns = Lock()
         async with self._turns:
-            entrypoint = operate.away if self._odd or self._probes else operate.on(self._device)
-            return cast(T, await entrypoint(function, args))
+            return cast(T, await self._entrypoint(size)(function, args))
+
+    def _entrypoint(self, size: int) -> Callable[..., Threadlet[Any]]:
+        """Return by what an operation is done that is not done here: what may take long is sent away."""
+        if self._odd or (self._probes and (size == REST or size > LARGE)):
+            return operate.away
+        return (reads if self._probes else operate).on(self._device)
 
     def _is_at_hand(self, size: int) -> bool:
         """Say whether the next ``size`` bytes, and those of Python's buffers, are in memory, and nothing goes on."""
@@ -126,8 +118,8 @@ class File(Generic[AnyStr]):
         if self._is_closed():
             return True  # the plain call says so
         here = os.lseek(self._fd, 0, os.SEEK_CUR)
-        if size == REST:
-            size = max(os.fstat(self._fd).st_size - here, 0)
+        if size == REST:  # and one more: what has no size, as in /proc, may have no end yet
+            size = max(os.fstat(self._fd).st_size - here, 0) + 1
             if size > LARGE:
                 return False
         if not self._start <= here <= self._end:
@@ -142,6 +134,9 @@ class File(Generic[AnyStr]):
                 return False
         return True
 
+    def _is_used(self) -> bool:
+        return self._turns is not None and self._turns.locked()
+
     def _is_closed(self) -> bool:
         try:
             return bool(self._file.closed)
@@ -152,61 +147,42 @@ class File(Generic[AnyStr]):
         """Return how many bytes may be read for so many characters or bytes."""
         if not isinstance(size, int) or size < 0:
             return REST
-        return (WIDEST * size if self._text else size) + BUFFERS
+        return (WIDEST * size if self._batches.is_text else size) + self._ahead
 
     # ------------------------------------------------------------------------------------------------------ reading
 
     async def read(self, size: int | None = -1, /) -> AnyStr:
         """Read up to ``size`` characters or bytes; all there are, if it is None or less than 0."""
-        if not self._lines:
-            return await self._do(self._bytes(size), self._file.read, size)
-        pieces = self._take(size)
-        left = -1 if size is None or size < 0 else size - sum(map(len, pieces))
-        if left:
-            pieces.append(await self._do(self._bytes(left), self._file.read, left))
-        return self._joined(pieces)
+        return await self._do(self._bytes(size), self._batches.read, size)
 
     async def readall(self) -> AnyStr:
         """Read to the end: of a file without buffer."""
-        return await self._do_binary(REST, self._file.readall)
+        return await self._do(REST, self._batches.give_back, self._file.readall)
 
     async def read1(self, size: int = -1, /) -> AnyStr:
         """Read up to ``size`` bytes with at most one system call: of a buffered binary file."""
-        return await self._do_binary(self._bytes(max(size, 0)), self._file.read1, size)
+        most = size if isinstance(size, int) and size > 0 else 0
+        return await self._do(self._bytes(most), self._batches.give_back, self._file.read1, size)
 
     async def peek(self, size: int = 0, /) -> AnyStr:
         """Return bytes that are in the buffer, and stay there: of a buffered binary file."""
-        return await self._do_binary(BUFFERS, self._file.peek, size)
+        return await self._do(self._ahead, self._batches.give_back, self._file.peek, size)
 
     async def readinto(self, buffer: Buffer, /) -> int:
         """Read into a buffer; return how many bytes: of a binary file."""
-        return await self._do_binary(self._bytes(memoryview(buffer).nbytes), self._file.readinto, buffer)
+        return await self._do(self._room(buffer), self._batches.give_back, self._file.readinto, buffer)
 
     async def readinto1(self, buffer: Buffer, /) -> int:
         """The same, with at most one system call: of a buffered binary file."""
-        return await self._do_binary(self._bytes(memoryview(buffer).nbytes), self._file.readinto1, buffer)
+        return await self._do(self._room(buffer), self._batches.give_back, self._file.readinto1, buffer)
 
     async def readline(self, size: int | None = -1, /) -> AnyStr:
         """Read a line, or its first ``size`` characters or bytes."""
-        if not self._lines:
-            return await self._do(BUFFERS, self._file.readline, -1 if size is None else size)
-        line = self._lines.pop()
-        if size is not None and 0 <= size < len(line):
-            self._lines.append(line[size:])
-            line = line[:size]
-        return line
+        return await self._do(self._ahead, self._batches.readline, size)
 
     async def readlines(self, hint: int | None = -1, /) -> list[AnyStr]:
-        """Read lines, to the end, or until they have ``hint`` characters or bytes together."""
-        lines: list[AnyStr] = []
-        left = hint if hint is not None and hint > 0 else -1
-        while self._lines:
-            lines.append(self._lines.pop())
-            left -= len(lines[-1])
-            if hint is not None and hint > 0 and left <= 0:
-                return lines
-        more: list[AnyStr] = await self._do(self._bytes(hint or -1), self._file.readlines, left if hint else hint)
-        return lines + more if lines else more
+        """Read lines, to the end, or until they have more than ``hint`` characters or bytes together."""
+        return await self._do(self._bytes(hint or -1), self._batches.readlines, hint)
 
     def __aiter__(self) -> File[AnyStr]:
         """Return the file itself: it iterates over its lines."""
@@ -215,77 +191,35 @@ class File(Generic[AnyStr]):
     async def __anext__(self) -> AnyStr:
         """Return the next line."""
         try:
-            return self._lines.pop()
+            return self._batches.lines.pop()
         except IndexError:
             pass
-        if self._batches:
-            await self._do(self._bytes(BATCH), self._read_batch)
-        elif line := await self.readline():
-            return line
-        self._iterates = bool(self._lines)
-        if self._iterates:
-            return self._lines.pop()
+        if not self._iterates_by_batch:
+            if (line := await self._do(self._ahead, next, self._file, None)) is not None:
+                return cast(AnyStr, line)
+        else:
+            while await self._do(self._bytes(BATCH), self._batches.fill):
+                if lines := self._batches.lines:  # no other task has taken them all
+                    return lines.pop()
         raise StopAsyncIteration
 
-    def _read_batch(self) -> None:
-        """Read some lines ahead. They are kept, whoever is cancelled. Thread: any."""
-        if self._text:
-            lines = self._file.readlines(BATCH)
-        else:  # three times as fast as readlines()
-            lines = io.BytesIO(self._file.read(BATCH) + self._file.readline()).readlines()
-        lines.reverse()
-        self._lines = lines
-
-    def _take(self, size: int | None) -> list[AnyStr]:
-        """Take what was read ahead, at most ``size`` characters or bytes."""
-        taken: list[AnyStr] = []
-        left = size if size is not None and size >= 0 else float("inf")
-        while self._lines and left > 0:
-            line = self._lines.pop()
-            if len(line) > left:
-                self._lines.append(line[int(left) :])
-                line = line[: int(left)]
-            left -= len(line)
-            taken.append(line)
-        return taken
-
-    def _joined(self, pieces: list[AnyStr]) -> AnyStr:
-        empty: Any = "" if self._text else b""
-        return cast(AnyStr, empty.join(pieces))
-
-    async def _do_binary(self, size: int, function: Callable[..., T], *args: Any) -> T:
-        """Do an operation of binary files, which can give back what was read ahead."""
-        self._give_back()
-        return await self._do(size, function, *args)
-
-    def _give_back(self) -> None:
-        if self._lines:
-            back, self._lines = sum(map(len, self._lines)), []
-            self._file.seek(-back, os.SEEK_CUR)
+    def _room(self, buffer: Buffer) -> int:
+        try:
+            return self._bytes(memoryview(buffer).nbytes)
+        except TypeError:
+            return 0  # the plain call says so
 
     # ------------------------------------------------------------------------------------------------- the position
 
     async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move to a position and return it: in a file of text, one that ``tell`` has returned, the start or the end."""
-        if self._text:
-            if whence == os.SEEK_CUR:
-                self._check_telling()
-            self._lines = []
-        self._give_back()
-        position: int = await self._do(BUFFERS if self._text else 0, self._file.seek, offset, whence)
-        self._iterates = False
-        return position
+        return cast(
+            int, await self._do(self._ahead if self._batches.is_text else 0, self._batches.seek, offset, whence)
+        )
 
     async def tell(self) -> int:
         """Return the position: a number of bytes, or, in a file of text, one that only ``seek`` can read."""
-        if self._text:
-            self._check_telling()
-        self._give_back()
-        return await self._do(0, self._file.tell)
-
-    def _check_telling(self) -> None:
-        if self._iterates:
-            raise OSError("telling position disabled by next() call")  # as Python's own
+        return await self._do(0, self._batches.tell)
 
     # ------------------------------------------------------------------------------------------------------ writing
 
@@ -321,11 +255,11 @@ class File(Generic[AnyStr]):
         Raises:
             OSError: If what was left could not be written; the descriptor is closed.
         """
-        if (self._probes or self._is_closed()) and (self._turns is None or not self._turns.locked()):
-            self._file.close()  # nothing can be left to be written
+        if (self._probes or self._is_closed()) and not self._is_used():
+            self._batches.close()  # nothing can be left to be written
             return
         try:
-            await self._do(UNKNOWN, self._file.close)
+            await self._do(UNKNOWN, self._batches.close)
         except CancelledError:
             if not self._is_closed():
                 _closing.add(task := get_running_loop().create_task(self._close_later()))
@@ -333,7 +267,12 @@ class File(Generic[AnyStr]):
             raise
 
     async def _close_later(self) -> None:
-        await self._do(UNKNOWN, self._file.close)
+        while not self._is_closed():
+            try:
+                await self._do(UNKNOWN, self._batches.close)
+            except CancelledError:  # the loop is about to end
+                if not self._is_used():
+                    self._batches.close()
 
     async def __aenter__(self) -> File[AnyStr]:
         return self
@@ -370,9 +309,14 @@ class File(Generic[AnyStr]):
         return os.fstat(self._file.fileno())
 
     def detach(self) -> Any:
-        """Return the raw or buffered file below, Python's own, and be of no more use."""
-        self._give_back()
-        return self._file.detach()
+        """Return the raw or buffered file below, Python's own, and be of no more use.
+
+        Raises:
+            RuntimeError: If another operation is under way.
+        """
+        if self._is_used():
+            raise RuntimeError(f"detach() of {self!r}: wait until the operation that is under way has ended")
+        return self._batches.detach()
 
     def __getattr__(self, name: str) -> Any:
         """Return ``name``, ``mode``, ``closed``, and what else this kind of file has: ``encoding``, ``buffer``, ..."""

@@ -6,13 +6,16 @@ not be sent to the workers since it is slow on a network file system, nor be tru
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
-from typing import Generic, Literal, ParamSpec, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from .contracts import Contract
 from .entrypoints import Entrypoint
+from .probes import ABSENT, MISS, can_glance
 
-__all__ = ["Ways"]
+__all__ = ["Ways", "stats"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,7 +26,7 @@ class Ways(Generic[P, R]):
 
     Args:
         function: What is to be done; a plain function.
-        cancel: As that of ``Contract``, for calls that are sent away.
+        cancel: As that of ``Contract``.
 
     Attributes:
         away: For a call that is known to wait: to a worker, at once.
@@ -41,5 +44,24 @@ class Ways(Generic[P, R]):
         try:
             return self._learned[device]
         except KeyError:
-            entrypoint: Entrypoint[P, R] = Entrypoint(self._function)
+            contract = Contract(cancel=self.away.contract.cancel)
+            entrypoint: Entrypoint[P, R] = Entrypoint(self._function, contract=contract)
             return self._learned.setdefault(device, entrypoint)
+
+    async def to(self, path: Any, status: Any) -> Entrypoint[P, R]:
+        """Return the entrypoint for a path, of which a glance has said this: away for whatever may wait for ever.
+
+        Where no glance is to be had, the status is asked for first: that ends, and a FIFO is not opened in place.
+        """
+        if status is MISS and not can_glance():
+            try:
+                status = await stats.on()(path)
+            except (OSError, TypeError, ValueError):  # which the function will raise, too
+                status = ABSENT
+        if isinstance(status, os.stat_result):
+            known = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+            return self.on(status.st_dev) if known else self.away
+        return self.away if status is MISS else self.on()
+
+
+stats = Ways(os.stat, cancel="abandon")

@@ -55,19 +55,21 @@ def copy_file(source: StrPath, target: StrPath, atomic: bool) -> StrPath:
     import shutil  # here: it takes some milliseconds, and few copy files
 
     if os.path.isdir(target):
-        target = os.path.join(os.fsdecode(target), os.path.basename(os.fsdecode(source)))
+        target = os.path.join(target, os.path.basename(source))  # type: ignore[arg-type]
     if os.path.exists(target) and os.path.samefile(source, target):
         raise shutil.SameFileError(f"{source!r} and {target!r} are the same file")
     for path in (source, target):
+        mode = 0
         with suppress(OSError):
-            if stat.S_ISFIFO(os.stat(path).st_mode):
-                raise shutil.SpecialFileError(f"`{os.fsdecode(path)}` is a named pipe")
+            mode = os.stat(path).st_mode
+        if stat.S_ISFIFO(mode):
+            raise shutil.SpecialFileError(f"`{os.fsdecode(path)}` is a named pipe")
     with builtins.open(source, "rb", buffering=0) as old:
         mode = stat.S_IMODE(os.fstat(old.fileno()).st_mode)
         with _replacement(target) if atomic else builtins.open(target, "wb", buffering=0) as new:
             _copy(old, new)
             if atomic:
-                os.fchmod(new.fileno(), mode)
+                os.chmod(new.name, mode)
     if not atomic:
         os.chmod(target, mode)
     return target
@@ -78,16 +80,12 @@ def _copy(old: IO[bytes], new: IO[bytes]) -> None:
     source, target = old.fileno(), new.fileno()
     status = os.fstat(source)
     if stat.S_ISREG(status.st_mode) and status.st_size and stat.S_ISREG(os.fstat(target).st_mode):
-        try:
-            if not _is_cloned(source, target):
-                _copy_pieces(source, target, status.st_size)
+        if _is_cloned(source, target):
             return
-        except OSError as error:
-            if error.errno not in NOT_BY_KERNEL:
-                raise
-            old.seek(0)
-            new.seek(0)
-    while piece := old.read(1 << 20):
+        done = _copy_pieces(source, target, status.st_size)
+        old.seek(done)
+        new.seek(done)
+    while piece := old.read(1 << 20):  # what the kernel has not copied; nothing, mostly
         _write(new, memoryview(piece), checkpoint)
 
 
@@ -101,54 +99,79 @@ def _is_cloned(source: int, target: int) -> bool:
     return True
 
 
-def _copy_pieces(source: int, target: int, size: int) -> None:
+def _copy_pieces(source: int, target: int, size: int) -> int:
+    """Let the kernel copy what is no hole; return how far it has come. Files of /proc and /sys end where they like."""
     at = 0
-    while at < size:
-        try:
-            at = os.lseek(source, at, os.SEEK_DATA)
-            end = os.lseek(source, at, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            break  # no data from here on
-        while at < end:
-            checkpoint()
-            copied = os.copy_file_range(source, target, min(end - at, PIECE), at, at)
-            if not copied:  # it has become shorter meanwhile
-                return
-            at += copied
-    os.ftruncate(target, size)
+    try:
+        while at < size and hasattr(os, "copy_file_range"):
+            start, end = _find_data(source, at, size)
+            os.ftruncate(target, start)
+            at = start
+            while at < end:
+                checkpoint()
+                copied = os.copy_file_range(source, target, min(end - at, PIECE), at, at)
+                if not copied:
+                    return at
+                at += copied
+            if start == end:  # a hole up to the end
+                break
+    except OSError as error:
+        if error.errno not in NOT_BY_KERNEL:
+            raise
+    return at
+
+
+def _find_data(source: int, at: int, size: int) -> tuple[int, int]:
+    """Return where the next bytes that are no hole begin and end."""
+    try:
+        start = os.lseek(source, at, os.SEEK_DATA)
+        return start, os.lseek(source, start, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+    end = max(at, min(size, os.fstat(source).st_size))
+    return end, end
 
 
 @contextmanager
 def _replacement(path: StrPath) -> Iterator[Any]:
     """Open a file that takes the place of another one at the end of the block; not if it ends by an exception."""
-    target = os.path.realpath(os.fsdecode(path))
-    folder = os.path.dirname(target)
+    target = os.fsdecode(path)
+    if os.path.islink(target):
+        target = os.path.realpath(target)
     try:
         status = os.stat(target)
     except FileNotFoundError:
         status = None
-    if status is not None and not stat.S_ISREG(status.st_mode):
+    if (status is None and not os.path.basename(target)) or (status and not stat.S_ISREG(status.st_mode)):
         with builtins.open(path, "wb", buffering=0) as file:  # a folder raises; a device has nothing to be replaced
             yield file
         return
+    folder = os.path.dirname(target)
     temporary = os.path.join(folder, f".threadlets-{os.urandom(8).hex()}.tmp")
-    with builtins.open(temporary, "xb", buffering=0) as file:
-        try:
+    try:
+        file = builtins.open(temporary, "xb", buffering=0)  # noqa: SIM115  # closed below, before it is renamed
+    except OSError as error:
+        error.filename = os.fspath(path)  # nobody has asked for the other name
+        raise
+    try:
+        with file:
             if status is not None:
-                with suppress(OSError):  # not everybody may give files to others
-                    os.fchown(file.fileno(), status.st_uid, status.st_gid)
-                os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+                if hasattr(os, "fchown"):
+                    with suppress(OSError):  # not everybody may give files to others
+                        os.fchown(file.fileno(), status.st_uid, status.st_gid)
+                os.chmod(temporary, stat.S_IMODE(status.st_mode))
             yield file
             os.fsync(file.fileno())
-            checkpoint()
-            os.replace(temporary, target)
-        except BaseException:
+        checkpoint()
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
             os.unlink(temporary)
-            raise
-    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise
+    if hasattr(os, "O_DIRECTORY"):  # where folders can be opened
+        descriptor = os.open(folder or os.curdir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
