@@ -12,6 +12,8 @@ True
 
 from . import errors, files
 from .cancellation import checkpoint, holding
+from .chainings import Chain
+from .chains import AEIOU, NaP, arg, ref
 from .cleanups import defer
 from .conditions import Condition, Event
 from .contracts import Contract
@@ -33,8 +35,10 @@ from .snapshots import EntrypointStatistics, GroupStatistics, Percentiles, PoolS
 from .throttles import Concurrency, Rate, Throttle
 
 __all__ = [
+    "AEIOU",
     "Adaptive",
     "Call",
+    "Chain",
     "Concurrency",
     "Condition",
     "Contract",
@@ -45,6 +49,7 @@ __all__ = [
     "FairShare",
     "GroupStatistics",
     "Lock",
+    "NaP",
     "PerTag",
     "Percentiles",
     "Pool",
@@ -56,6 +61,7 @@ __all__ = [
     "TakeoverStatistics",
     "Threadlet",
     "Throttle",
+    "arg",
     "blocking",
     "call_async",
     "checkpoint",
@@ -67,6 +73,7 @@ __all__ = [
     "holding",
     "new_event_loop",
     "pinned",
+    "ref",
     "run",
     "threadlet",
 ]

@@ -27,7 +27,8 @@ __all__ = ["BATCH", "Batches"]
 T = TypeVar("T")
 
 BATCH = 1 << 15  # characters; arbitrary: of lines at a time, some hundreds
-SOME = 16  # lines; arbitrary: of the first batch, and of the last ones, to tell from how long lines are
+MANY = 64  # lines; arbitrary: as many may turn out to be much longer than those before
+EIGHTH = MANY // 8  # arbitrary: of so many lines the length of one is looked at
 
 
 class Batches(Generic[AnyStr]):
@@ -45,7 +46,7 @@ class Batches(Generic[AnyStr]):
         self.file = file
         self.is_text = isinstance(file, io.TextIOBase)
         self.lines: list[AnyStr] = []
-        self._count = SOME  # how many lines of text make a batch, if they are as long as the last ones
+        self._count = EIGHTH  # how many lines of text to read before the next look at how long they are
         self._failure: Exception | None = None  # what comes after them
         self._iterates = False  # so tell() is to fail; the file itself knows it only if it has more lines
 
@@ -66,14 +67,21 @@ class Batches(Generic[AnyStr]):
     def _read_text_lines(self) -> list[AnyStr]:
         self._raise_late()
         lines: list[AnyStr] = []
+        left = BATCH
         try:
-            lines.extend(islice(self.file, self._count))  # unlike readlines(), it drops nothing if that raises
+            while left > 0:
+                before = len(lines)
+                lines.extend(islice(self.file, self._count))  # unlike readlines(), it drops nothing if that raises
+                some = lines[before::EIGHTH]
+                if not some:
+                    break
+                length = sum(map(len, some)) // len(some) + 1
+                self._count = max(1, min(left // length, MANY))
+                left -= length * (len(lines) - before)
         except Exception as error:
             if not lines:
                 raise
             self._failure = error
-        some = lines[-SOME:]
-        self._count = max(1, min(BATCH * len(some) // (sum(map(len, some)) or 1), 2 * self._count))
         return lines
 
     def _raise_late(self) -> None:

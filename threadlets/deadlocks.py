@@ -34,7 +34,7 @@ from typing import Any, Protocol
 
 from .errors import Deadlock
 from .regions import region_here
-from .surroundings import waiting
+from .surroundings import here, outermost, waiting
 from .tasks import running_loop
 
 __all__ = ["Ownable", "blocked_loop", "callers", "check", "for_locks", "name_of", "waits_for"]
@@ -227,20 +227,22 @@ def name_of(node: Any) -> str:
 
 def callers(who: Any) -> Iterator[Any]:
     """Iterate over those whose step a function is called in, on this thread: they wait for it."""
-    if isinstance(who, (int, asyncio.Future)) or who.entrypoint.is_coroutine:
+    if not _is_function(who):
         return
     loop = who.pool._home.loop
     task = _task_here(loop)
     if task is not None:
         home: Any = getattr(loop, "_threadlets_home", None)
-        yield (None if home is None else home.current(task)) or task
+        caller = (None if home is None else home.current(task)) or task
+        if caller is not who:  # a chain in its own task
+            yield caller
 
 
 def blocked_loop(who: Any) -> asyncio.AbstractEventLoop | None:
     """Return the event loop that cannot go on while a function waits here; None if there is none."""
     if running_loop() is not None:
         return None
-    if isinstance(who, (int, asyncio.Future)) or who.entrypoint.is_coroutine:
+    if not _is_function(who):
         region = region_here()  # whoever sees no running loop in a coroutine is in one
         return None if region is None or region[0].enabled else region[0].driver.loop
     home, thread = who.pool._home, threading.get_ident()
@@ -249,6 +251,13 @@ def blocked_loop(who: Any) -> asyncio.AbstractEventLoop | None:
     else:
         blocked = home.token.thread == thread and not (home.token.enabled and who.entrypoint.guarded)
     return home.loop if blocked else None
+
+
+def _is_function(who: Any) -> bool:
+    """Say whether somebody is a plain function that runs on this thread, or a chain whose steps run here, in place."""
+    if isinstance(who, (int, asyncio.Future)):
+        return False
+    return not who.entrypoint.is_coroutine or outermost(here.get(threading.get_ident())) is who
 
 
 def _task_here(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:

@@ -76,10 +76,11 @@ class Found(NamedTuple):
         """Return how it is read.
 
         What is large goes away. What is small may be read from the disk in less time than a hop takes: that is learned.
+        What has no size, as in ``/proc``, may have no end yet.
         """
         if self.status is MISS:
             return await ways.to(self.source, self.status)
-        ordinary = stat.S_ISREG(self.status.st_mode) and self.status.st_size <= LARGE
+        ordinary = stat.S_ISREG(self.status.st_mode) and 0 < self.status.st_size <= LARGE
         return ways.on(self.status.st_dev) if ordinary else ways.away
 
 

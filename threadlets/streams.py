@@ -81,6 +81,8 @@ class File(Generic[AnyStr]):
         self._batches: Batches[AnyStr] = Batches(file)
         self._odd = not (plain and stat.S_ISREG(status.st_mode))
         self._probes = not self._odd and takes_probes(status) and file.readable() and not file.writable()
+        if not (self._probes or status.st_size or file.writable()):
+            self._odd = True  # as in /proc: it may have no end yet
         self._start = self._end = self._window = 0  # where the file is known to be in memory; the last look, in bytes
         size = io.DEFAULT_BUFFER_SIZE  # of a chunk of text; a buffer of bytes is as large as that, or as a block
         self._ahead = size + max(size, buffering, getattr(status, "st_blksize", 0))  # bytes that both may read ahead
