@@ -32,9 +32,10 @@ tenants: $(VENV)/.has-uvloop ## show fair share: the same work with and without 
 test: $(VENV)/.has-test ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
-suites: $(VENV)/.has-suites ## run CPython's tests of asyncio, and uvloop's own tests, on the loops that change hands
+suites: $(VENV)/.has-suites ## run the tests of asyncio and uvloop on the loops that change hands, and aiofiles' own on the adapter
 	@$(BIN)/python tests/cpython_suite.py $(ARGS)
 	@$(BIN)/python tests/uvloop_suite.py $(ARGS)
+	@$(BIN)/python tests/aiofiles_suite.py $(ARGS)
 
 faults: $(VENV)/.has-test ## cancel, fail and time out 200,000 threadlets at random, and look what is left: --count, --loop, --seed
 	@$(BIN)/python -m tests.stress.faults $(ARGS)

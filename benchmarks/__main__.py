@@ -19,7 +19,7 @@ from . import pool
 from .harness import LOOPS, Comparison, Effort, environment, has, run_on
 from .tables import headline, rows, show, verdicts
 
-BENCHMARKS = ("calls", "coroutines", "workers", "memory", "pool", "takeover", "cancel", "files")
+BENCHMARKS = ("calls", "coroutines", "workers", "memory", "pool", "takeover", "cancel", "files", "static")
 ONE_LOOP = ("memory", "pool")  # what waits is not in the loop
 
 
@@ -88,13 +88,14 @@ def _be_child(options: argparse.Namespace) -> int:
 
 
 def _measure(name: str, loop: str, effort: Effort) -> list[Comparison]:
-    from . import calls, cancel, coroutines, files, memory, takeover, workers
+    from . import calls, cancel, coroutines, files, memory, static, takeover, workers
 
     by_themselves = {
         "memory": memory.measure,
         "pool": pool.measure,
         "takeover": takeover.measure,
         "files": files.measure,
+        "static": static.measure,
     }
     if name in by_themselves:  # these choose their loops themselves
         return by_themselves[name](loop, effort)

@@ -58,10 +58,11 @@ class Measured:
 class Answer:
     """Reads one answer of HTTP/1.1 with a content-length, from the pieces in which it arrives."""
 
-    __slots__ = ("_end", "_received", "length", "status")
+    __slots__ = ("_count", "_end", "_received", "length", "status")
 
     def __init__(self) -> None:
-        self._received = b""
+        self._received = b""  # until all of the head is there
+        self._count = 0  # bytes, in all
         self._end = 0
         self.status = 0
         self.length = 0
@@ -72,8 +73,9 @@ class Answer:
         Raises:
             ValueError: it is not an answer that this class can read.
         """
-        self._received = self._received + piece if self._received else piece
+        self._count += len(piece)
         if not self._end:
+            self._received += piece
             head, found, _ = self._received.partition(b"\r\n\r\n")
             if not found:
                 return False
@@ -81,9 +83,9 @@ class Answer:
             length = (b"\r\n" + fields).partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
             self.status, self.length = int(first.split()[1]), int(length)
             self._end = len(head) + 4 + self.length
-        if len(self._received) > self._end:
+        if self._count > self._end:
             raise ValueError("more bytes than announced")
-        return len(self._received) == self._end
+        return self._count == self._end
 
 
 class Connection(asyncio.Protocol):

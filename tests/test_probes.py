@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support import read_now
-from threadlets import probes
+from threadlets import probes, syscalls
 from threadlets.probes import ABSENT, ATTEMPTS, MISS, glance, known_until, takes_probes
 
 DATA = bytes(range(256)) * 64
@@ -201,7 +201,7 @@ def test_attempts_of_other_calls(file: Path, opened: int, tmp_path: Path) -> Non
     for wrong in ({"follow_symlinks": False}, {"dir_fd": opened}):
         with pytest.raises(ValueError, match=r"cannot|can't"):
             try_stat(opened, **wrong)
-    if probes.can_glance():
+    if syscalls.has_openat2():
         os.close(descriptor := try_open(file, os.O_RDONLY))
         assert descriptor > 2
         assert not (tmp_path / "nothing").exists()  # from now on the kernel knows that
@@ -211,7 +211,7 @@ def test_attempts_of_other_calls(file: Path, opened: int, tmp_path: Path) -> Non
             try_stat(tmp_path / "nothing")
 
 
-@pytest.mark.skipif(not probes.can_glance(), reason="this system does not look names up without a wait")
+@pytest.mark.skipif(not syscalls.has_openat2(), reason="this system does not look names up without a wait")
 def test_glances(tmp_path: Path, file: Path) -> None:
     """A glance has the same status as os.stat, of all kinds of names, and sees at once what is not there."""
     (tmp_path / "link").symlink_to("file")
@@ -250,9 +250,7 @@ def test_glances_leave_no_descriptors(file: Path) -> None:
 
 def test_a_system_without_openat2(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     """Where names cannot be looked up without a wait, everything is a miss."""
-    monkeypatch.setattr(probes, "_openat2", probes._never)
-    monkeypatch.setattr(probes, "_errno", lambda: errno.ENOSYS, raising=False)
-    assert not probes.can_glance()
+    monkeypatch.setattr(syscalls, "_openat2", syscalls._no_openat2)
     assert glance(file) is MISS
     assert ATTEMPTS[os.stat](file) is MISS
     assert ATTEMPTS[os.open](file, os.O_RDONLY) is MISS
@@ -261,19 +259,8 @@ def test_a_system_without_openat2(monkeypatch: pytest.MonkeyPatch, file: Path) -
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOSYS, errno.EPERM, errno.EMFILE, errno.EINTR])
 def test_a_glance_that_fails_is_a_miss(monkeypatch: pytest.MonkeyPatch, file: Path, number: int) -> None:
     """Only what says something about the path is an answer."""
-    monkeypatch.setattr(probes, "_openat2", lambda name, flags: -1)
-    monkeypatch.setattr(probes, "_errno", lambda: number, raising=False)
+    monkeypatch.setattr(syscalls, "_openat2", lambda *_: -number)
     assert glance(file) is MISS
-
-
-@pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="only Linux has openat2")
-def test_finding_openat2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is found out once; on another system there is none."""
-    monkeypatch.setattr(probes, "_openat2", None)
-    assert probes.can_glance() == (probes._find_openat2() is not probes._never)
-    monkeypatch.setattr(probes.sys, "platform", "darwin")
-    monkeypatch.setattr(probes, "_openat2", None)
-    assert glance("/") is MISS
 
 
 def test_words() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
+import stat
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -75,3 +78,51 @@ def test_silent_systems(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.getrusage = lambda who: pytest.fail("nobody asks")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "resource", fake if missing == "the constant" else None)
     assert load_again().switches() is None
+
+
+# ---------------------------------------------------------------------------------------------------------- openat2
+
+has_openat2 = pytest.mark.skipif(not syscalls.has_openat2(), reason="this system has no openat2, or forbids it")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has openat2")
+def test_openat2_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for when it is first needed; on another system there is none, and each call would have to wait."""
+    monkeypatch.setattr(syscalls, "_openat2", None)
+    assert syscalls.has_openat2() == (syscalls._openat2 is not syscalls._no_openat2)
+    monkeypatch.setattr(syscalls.sys, "platform", "darwin")
+    monkeypatch.setattr(syscalls, "_openat2", None)
+    assert not syscalls.has_openat2()
+    assert syscalls.openat2(syscalls.CURRENT, b"/", syscalls.LOOK) == -errno.EAGAIN
+
+
+@has_openat2
+def test_the_ways_of_openat2(tmp_path: Path) -> None:
+    """What each way makes of a file, of links that stay inside and lead out, and of what is not there."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("text")
+    (tmp_path / "folder" / "inside").symlink_to("file")
+    (tmp_path / "folder" / "outside").symlink_to(tmp_path)
+    around = os.open(tmp_path / "folder", os.O_PATH)
+    found: dict[str, list[str]] = {}
+    try:
+        for name in ("file", "inside", "outside", "none"):
+            for way in range(syscalls.READ_STRAIGHT + 1):
+                with suppress(OSError):
+                    os.stat(name, dir_fd=around)  # so that it is in the cache of names
+                descriptor = syscalls.openat2(around, name.encode(), way)
+                if descriptor >= 0:
+                    mode = os.fstat(descriptor).st_mode
+                    found.setdefault(name, []).append(stat.filemode(mode)[0])
+                    assert os.get_inheritable(descriptor) is False
+                    os.close(descriptor)
+                else:
+                    found.setdefault(name, []).append(errno.errorcode[-descriptor])
+    finally:
+        os.close(around)
+    assert found == {
+        "file": ["-"] * 6,
+        "inside": ["-", "l", "-", "ELOOP", "-", "ELOOP"],
+        "outside": ["d", "l", "EXDEV", "ELOOP", "d", "ELOOP"],
+        "none": ["ENOENT"] * 6,
+    }

@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .homes import home_of
 from .openings import Opening, open, wrap
-from .probes import ABSENT, StrPath, can_glance, glance
+from .probes import ABSENT, StrPath, glance
 from .readings import Found, attempt, reads, reads_into, text_reads
 from .streams import File
+from .syscalls import has_openat2
 from .temporaries import (
     Directory,
     NamedFile,
@@ -235,7 +236,7 @@ async def stat(path: StrPath | int, *, follow_symlinks: bool = True) -> os.stat_
             return status
     finally:
         home.count(began)
-    return await (stats.away if can_glance() else stats.on())(path, follow_symlinks=follow_symlinks)
+    return await (stats.away if has_openat2() else stats.on())(path, follow_symlinks=follow_symlinks)
 
 
 async def lstat(path: StrPath) -> os.stat_result:

@@ -19,9 +19,9 @@ Rejected: ``cachestat`` and ``mincore``: they say which pages there are, not whe
 silent about files of other users.
 
 Assumes: Linux 5.12 for names, 4.14 for reads (ext4, XFS, btrfs, f2fs). Where the system does not know a call, or a
-sandbox forbids it, everything is a miss; that is found out once.
+sandbox forbids it, everything is a miss.
 
-Sources: openat2(2), preadv2(2), ``LOOKUP_CACHED`` in the kernel's fs/namei.c, ``FMODE_NOWAIT`` in include/linux/fs.h.
+Sources: openat2(2), preadv2(2), ``FMODE_NOWAIT`` in the kernel's include/linux/fs.h.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ import errno
 import io
 import os
 import stat
-import sys
 from collections.abc import Callable
 from typing import Any, Final
+
+from .syscalls import CURRENT, LOOK, LOOK_AT_LINK, READ, openat2
 
 __all__ = [
     "ABSENT",
@@ -40,7 +41,6 @@ __all__ = [
     "LARGE",
     "MISS",
     "StrPath",
-    "can_glance",
     "glance",
     "known_until",
     "open_now",
@@ -70,13 +70,8 @@ LARGE = 1 << 20  # bytes; arbitrary: to copy so many takes 50-200 us, which is w
 SCRATCH = bytearray(1 << 16)  # for reads whose bytes nobody looks at; as large as a step of the kernel's read-ahead
 
 NOWAIT = getattr(os, "RWF_NOWAIT", 0)
-LOOK = getattr(os, "O_PATH", 0)  # opens nothing: to look what it is
-NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_TMPFILE", 0)
 
-_openat2: Callable[[bytes, int], int] | None = None  # returns a descriptor, or less than 0
-_errno: Callable[[], int]
 _refuses: set[int] = set()  # devices that do not know reads without waiting
 
 
@@ -88,7 +83,7 @@ def glance(path: StrPath, follow: bool = True) -> os.stat_result | _Word:
 
     Thread: any. Cancel: none.
     """
-    descriptor = _open(path, LOOK if follow else LOOK | NOFOLLOW)
+    descriptor = _open(path, LOOK if follow else LOOK_AT_LINK)
     if not isinstance(descriptor, int):
         return descriptor
     try:
@@ -108,7 +103,7 @@ def open_now(path: StrPath) -> int | _Word:
     return _open(path, READ)
 
 
-def _open(path: StrPath, flags: int) -> int | _Word:
+def _open(path: StrPath, way: int) -> int | _Word:
     try:
         name = os.fsencode(path)
     except TypeError:  # a descriptor, perhaps
@@ -117,20 +112,15 @@ def _open(path: StrPath, flags: int) -> int | _Word:
         return ABSENT
     if b"\0" in name:
         return ABSENT
-    descriptor = (_openat2 or _find_openat2())(name, flags)
+    descriptor = openat2(CURRENT, name, way)
     if descriptor >= 0:
         return descriptor
-    return ABSENT if _errno() in _FINAL else MISS
+    return ABSENT if -descriptor in _FINAL else MISS
 
 
 # What a call says about the path, and about itself: it is not known there, or forbidden.
 _FINAL = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG}
 _REFUSALS = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM}
-
-
-def can_glance() -> bool:
-    """Say whether this system answers: if not, every glance is a ``MISS``. Thread: any."""
-    return (_openat2 or _find_openat2()) is not _never
 
 
 def read_now(descriptor: int, status: os.stat_result, buffer: Any = None) -> Any:
@@ -254,52 +244,3 @@ ATTEMPTS: dict[Callable[..., Any], Callable[..., Any]] = {
 }
 if hasattr(os, "pread"):
     ATTEMPTS[os.pread] = _try_pread
-
-
-# --------------------------------------------------------------------------------------------------------- openat2
-
-
-def _find_openat2() -> Callable[[bytes, int], int]:
-    """Find out, once, whether there is openat2, and return what asks it for a descriptor."""
-    global _openat2, _errno
-    _openat2, _errno = _make_openat2()
-    return _openat2
-
-
-def _never(name: bytes, flags: int) -> int:
-    return -1
-
-
-def _make_openat2() -> tuple[Callable[[bytes, int], int], Callable[[], int]]:
-    nothing = _never, lambda: errno.ENOSYS
-    if sys.platform != "linux" or not LOOK:
-        return nothing
-    try:
-        import ctypes  # here: importing it takes 5 ms, and a program may never touch a file
-    except ImportError:
-        return nothing
-
-    class OpenHow(ctypes.Structure):
-        _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-    SYS_OPENAT2, AT_FDCWD, RESOLVE_CACHED = 437, -100, 0x20  # the same on every architecture
-    try:
-        # PyDLL keeps the interpreter lock, which costs less, and the call cannot wait. Untyped arguments are faster:
-        # an int, a bytes and a pointer are what the defaults of ctypes are for.
-        syscall = ctypes.PyDLL(None, use_errno=True).syscall
-    except (OSError, AttributeError):
-        return nothing
-    size = ctypes.sizeof(OpenHow)
-    hows = {
-        flags: ctypes.byref(OpenHow(flags | os.O_CLOEXEC, 0, RESOLVE_CACHED)) for flags in (LOOK, LOOK | NOFOLLOW, READ)
-    }
-
-    def openat2(name: bytes, flags: int) -> int:
-        return syscall(SYS_OPENAT2, AT_FDCWD, name, hows[flags], size)  # type: ignore[no-any-return]
-
-    os.stat("/")  # so that it is in the cache of names
-    descriptor = openat2(b"/", LOOK)
-    if descriptor < 0:
-        return nothing
-    os.close(descriptor)
-    return openat2, ctypes.get_errno

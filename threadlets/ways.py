@@ -13,7 +13,8 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from .contracts import Contract
 from .entrypoints import Entrypoint
-from .probes import ABSENT, MISS, can_glance
+from .probes import ABSENT, MISS
+from .syscalls import has_openat2
 
 __all__ = ["Ways", "stats"]
 
@@ -53,7 +54,7 @@ class Ways(Generic[P, R]):
 
         Where no glance is to be had, the status is asked for first: that ends, and a FIFO is not opened in place.
         """
-        if status is MISS and not can_glance():
+        if status is MISS and not has_openat2():
             try:
                 status = await stats.on()(path)
             except (OSError, TypeError, ValueError):  # which the function will raise, too
