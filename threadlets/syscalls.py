@@ -107,9 +107,11 @@ def _make_openat2() -> Callable[[int, bytes, int], int]:
     try:
         import ctypes  # here: importing it takes 5 ms, and a program may never touch a file
 
-        # PyDLL keeps the interpreter lock, which costs less, and the call cannot wait. Untyped arguments are faster:
-        # an int, a bytes and a pointer are what the defaults of ctypes are for.
-        syscall, get_errno = ctypes.PyDLL(None, use_errno=True).syscall, ctypes.get_errno
+        # PyDLL keeps the interpreter lock: a look cannot wait. Who opens to read may have to wait for a virus scanner
+        # (fanotify), and lets others go on, by CDLL. Untyped arguments are faster: an int, a bytes and a pointer are
+        # what the defaults of ctypes are for.
+        looking, reading = (library(None, use_errno=True).syscall for library in (ctypes.PyDLL, ctypes.CDLL))
+        get_errno = ctypes.get_errno
     except (ImportError, OSError, AttributeError):
         return _no_openat2
 
@@ -127,11 +129,15 @@ def _make_openat2() -> Callable[[int, bytes, int], int]:
         READ: (read, 0),
         READ_STRAIGHT: (read, NO_SYMLINKS),
     }
-    pointers = [ctypes.byref(OpenHow(flags, 0, resolve | CACHED)) for _, (flags, resolve) in sorted(hows.items())]
+    calls = [
+        (reading if way in (READ, READ_STRAIGHT) else looking, ctypes.byref(OpenHow(flags, 0, resolve | CACHED)))
+        for way, (flags, resolve) in sorted(hows.items())
+    ]
     size = ctypes.sizeof(OpenHow)
 
     def call(around: int, name: bytes, way: int) -> int:
-        descriptor: int = syscall(SYS_OPENAT2, around, name, pointers[way], size)
+        syscall, how = calls[way]
+        descriptor: int = syscall(SYS_OPENAT2, around, name, how, size)
         return descriptor if descriptor >= 0 else -get_errno()
 
     os.stat("/")  # so that it is in the cache of names
