@@ -14,7 +14,7 @@ MODERN = import sys; sys.exit(sys.version_info < (3, 11))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # one pip at a time in an environment
-.PHONY: FORCE help demo crawler tenants test suites faults coverage lint format types wheel bench situations clean
+.PHONY: FORCE help demo crawler tenants test suites aiofiles faults coverage lint format types wheel bench situations clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,9 +32,11 @@ tenants: $(VENV)/.has-uvloop ## show fair share: the same work with and without 
 test: $(VENV)/.has-test ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
-suites: $(VENV)/.has-suites ## run the tests of asyncio and uvloop on the loops that change hands, and aiofiles' own on the adapter
+suites: $(VENV)/.has-suites ## run CPython's tests of asyncio, and uvloop's own tests, on the loops that change hands
 	@$(BIN)/python tests/cpython_suite.py $(ARGS)
 	@$(BIN)/python tests/uvloop_suite.py $(ARGS)
+
+aiofiles: $(VENV)/.has-test ## run aiofiles' own tests on the adapter, installed and as a drop-in
 	@$(BIN)/python tests/aiofiles_suite.py $(ARGS)
 
 faults: $(VENV)/.has-test ## cancel, fail and time out 200,000 threadlets at random, and look what is left: --count, --loop, --seed
