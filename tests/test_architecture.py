@@ -22,13 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # The house, ground floor first. A module may import those of earlier lines.
 LINES = {
     "words": "errors contracts outcomes snapshots events",
-    "rules": "lifecycles queues lanes throttles shares limits histograms placements thresholds chains courses topology",
+    "rules": "lifecycles queues lanes throttles shares limits histograms placements thresholds chains courses"
+    " sysfs drawings nodes",
     "machinery": "syscalls probes mailboxes workers alarms drivers asides claims spares tallies takeover loops tasks",
     "doors": "definitions surroundings waits lendings regions whereabouts cancellation errands parking deadlocks"
     " holders locks grants semaphores conditions descriptors cleanups expiries futures handles departures deliveries"
     " coroutines homes programs progress selections scopes ledgers turns overflows admissions sharings maps starts"
     " pools entrypoints roads runs chainings ways batches streams openings readings writings temporaries files folders"
-    " telemetry monitor cli",
+    " topology telemetry monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",
 }
@@ -47,6 +48,7 @@ ALONG |= {
 ALONG |= {("takeover", earlier) for earlier in ("asides", "claims", "drivers", "spares", "tallies")}
 ALONG |= {("tallies", "claims"), ("spares", "alarms"), ("probes", "syscalls")}
 ALONG |= {("lanes", "queues"), ("shares", "throttles"), ("limits", "throttles"), ("courses", "chains")}
+ALONG |= {("drawings", "sysfs"), ("nodes", "sysfs"), ("nodes", "drawings")}
 ALONG |= {(door, earlier) for place, door in enumerate(DOORS) for earlier in DOORS[:place]}
 
 # Imports against the order, for a reason: a command may need an adapter (the screen of `top`), and the version.
@@ -325,7 +327,7 @@ ALLOWED: dict[Check, list[tuple[str, str]]] = {
         ("handles", TYPING + "from .pools import Pool"),
         ("threadlets/adapters/x.py", "import threadlets"),
     ],
-    impure_rules: [("topology", "import pathlib\n" + TYPING + "import os"), ("workers", "import threading")],
+    impure_rules: [("nodes", "import pathlib\n" + TYPING + "import os"), ("workers", "import threading")],
     false_face: [
         ("__init__", "from . import files\nfrom .a import _b\n__version__ = '1'\n__all__ = ['__version__', 'files']"),
     ],

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -341,5 +342,56 @@ def test_a_read_that_is_cancelled(run: Run, tmp_path: Path) -> None:
         end = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)  # lets the thread go on that was left behind
         await until(lambda: True)
         os.close(end)
+
+    run(main)
+
+
+@pytest.mark.parametrize("mode", ["r", "rb"])
+def test_others_get_their_turn_while_lines_are_worked_on(once: Run, tmp_path: Path, mode: str) -> None:
+    """Who takes long over each line gets small batches, between which the loop goes round."""
+    path = tmp_path / "file"
+    path.write_bytes(b"line\n" * 3000)
+    lines = since = most = 0
+
+    async def count() -> None:
+        nonlocal since
+        while True:
+            since = lines
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        nonlocal lines, most
+        other = asyncio.create_task(count())
+        async with files.open(path, mode) as file:
+            async for _ in file:
+                lines += 1
+                most = max(most, lines - since)
+                end = time.perf_counter() + 100e-6
+                while time.perf_counter() < end:
+                    pass
+        other.cancel()
+        assert lines == 3000
+        assert most < 1000  # 6,000 and more, were batches not to follow
+
+    once(main)
+
+
+def test_writing_to_a_fifo_that_nobody_reads(run: Run, tmp_path: Path) -> None:
+    """Whoever gives up is let go at once; whoever reads gets what was written."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    async def main() -> None:
+        writing = asyncio.ensure_future(files.write_bytes(fifo, b"data"))
+        await rounds()
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            assert await files.write_bytes(fifo, b"data") == 4
+            assert os.read(reader, 10) == b"data"
+        finally:
+            os.close(reader)
 
     run(main)

@@ -257,3 +257,16 @@ def test_an_opened_file_that_does_not_arrive(tmp_path: Path) -> None:
     opened = openings.Opened(file)
     del opened, file
     eventually(lambda: descriptors() == before)
+
+
+def test_an_opening_is_entered_once(tmp_path: Path) -> None:
+    """Or the file of the first time would be forgotten."""
+
+    async def main() -> None:
+        opening = files.open(tmp_path / "file", "w")
+        async with opening:
+            with pytest.raises(RuntimeError, match="entered already"):
+                async with opening:
+                    pass
+
+    asyncio.run(main())

@@ -305,3 +305,47 @@ def run_elsewhere(file: Any) -> BaseException | None:
     except RuntimeError as error:
         return error
     return None
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "rb+"])
+def test_a_cancel_loses_no_line(
+    once: Run, away: list[int], monkeypatch: pytest.MonkeyPatch, path: Path, mode: str
+) -> None:
+    """A line that was read for somebody who has been cancelled meanwhile is that of the next one."""
+    gate = stop_operations(monkeypatch)
+
+    async def main() -> None:
+        async with files.open(path, mode) as file:
+            reading = asyncio.ensure_future(anext_of(file))
+            await at(gate)
+            reading.cancel()
+            await rounds()
+            gate.open()
+            with pytest.raises(CancelledError):
+                await reading
+            line = await anext_of(file)
+            assert line in (LINES[0], LINES[0].encode())
+
+    once(main)
+
+
+def test_what_was_in_memory_is_asked_for_again(once: Run, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Who goes back in a file finds out whether it is in memory still."""
+    looks: list[int] = []
+
+    def known_until(descriptor: int, offset: int, end: int) -> int:
+        looks.append(offset)
+        return end
+
+    monkeypatch.setattr(streams, "known_until", known_until)
+    monkeypatch.setattr(streams, "takes_probes", lambda status: True)
+
+    async def main() -> None:
+        async with files.open(path, "rb", buffering=0) as file:
+            for _ in range(3):
+                await file.seek(0)
+                await file.read(100)
+                await file.read(100)
+        assert looks.count(0) == 3
+
+    once(main)

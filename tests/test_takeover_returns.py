@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from tests.conftest import Run
 from tests.support import eventually
 from tests.takeovers import Away, at_home, token_of
 from tests.workbench import PATIENCE, Gate, until
-from threadlets import blocking
+from threadlets import Chain, blocking, files, threadlet
 
 
 def test_cancel_of_a_task_that_is_away(hands: Run) -> None:
@@ -46,6 +48,44 @@ def test_cancel_of_a_task_that_is_away(hands: Run) -> None:
         async with Away() as task:
             task.cancel()
         assert task.cancelled(), "one that returns without another await, too, as asyncio has it"
+
+    hands(main)
+
+
+@pytest.mark.parametrize("kind", ["threadlet", "chain", "opener"])
+def test_cancel_of_a_task_whose_call_is_away(hands: Run, kind: str, tmp_path: Path) -> None:
+    """The cancel is delivered at the await of the call, and not at a later one, which may be far away."""
+
+    async def main() -> None:
+        gate, steps = Gate(), list[str]()
+
+        def block(*_: Any) -> int:
+            gate()
+            return os.open(__file__, os.O_RDONLY)
+
+        async def call() -> None:
+            if kind == "threadlet":
+                await threadlet(block)()
+            elif kind == "chain":
+                await Chain().then(block).then(os.close)()
+            else:
+                await files.open(tmp_path / "file", opener=block)
+
+        async def one() -> None:
+            try:
+                await call()
+            except asyncio.CancelledError:
+                steps.append("told")
+            await asyncio.sleep(0)
+            steps.append("went on")
+
+        task = asyncio.create_task(one())
+        await asyncio.sleep(0)
+        gate.wait_arrived()
+        assert task.cancel()
+        gate.open()
+        await task
+        assert steps == ["told", "went on"]
 
     hands(main)
 

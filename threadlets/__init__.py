@@ -10,7 +10,7 @@
 True
 """
 
-from . import errors, files
+from . import errors, files, topology
 from .cancellation import checkpoint, holding
 from .chainings import Chain
 from .chains import AEIOU, NaP, arg, ref
@@ -76,6 +76,7 @@ __all__ = [
     "ref",
     "run",
     "threadlet",
+    "topology",
 ]
 
 __version__ = "0.1.0"

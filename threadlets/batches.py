@@ -20,13 +20,16 @@ import os
 from collections.abc import Callable
 from itertools import islice
 from operator import index
+from time import monotonic_ns
 from typing import Any, AnyStr, Generic, TypeVar
 
 __all__ = ["BATCH", "Batches"]
 
 T = TypeVar("T")
 
-BATCH = 1 << 15  # characters; arbitrary: of lines at a time, some hundreds
+BATCH = 1 << 15  # characters; arbitrary: of lines at a time at most, some hundreds
+FIRST = 1 << 9  # characters; arbitrary: half of the first batch
+FAIR = 1_000_000  # ns; arbitrary: how long the lines of a batch should take those who iterate; see placements.FAIR
 MANY = 64  # lines; arbitrary: as many may turn out to be much longer than those before
 EIGHTH = MANY // 8  # arbitrary: of so many lines the length of one is looked at
 
@@ -40,34 +43,53 @@ class Batches(Generic[AnyStr]):
         lines: Read, and not handed over; the next one is the last.
     """
 
-    __slots__ = ("_count", "_failure", "_iterates", "file", "is_text", "lines")
+    __slots__ = ("_count", "_failure", "_iterates", "_since", "_size", "file", "is_text", "lines")
 
     def __init__(self, file: Any) -> None:
         self.file = file
         self.is_text = isinstance(file, io.TextIOBase)
         self.lines: list[AnyStr] = []
         self._count = EIGHTH  # how many lines of text to read before the next look at how long they are
+        self._size = FIRST  # characters of the next batch
+        self._since = 0  # nanoseconds: when the last one was there
         self._failure: Exception | None = None  # what comes after them
         self._iterates = False  # so tell() is to fail; the file itself knows it only if it has more lines
 
     def fill(self) -> bool:
-        """Read a batch, if there are no lines; say whether there are any now."""
+        """Read a batch, if there are no lines; say whether there are any now.
+
+        Who takes long over a batch gets a smaller one: the event loop can go round between two of them only.
+        """
         if not self.lines:
+            spent = monotonic_ns() - self._since if self._since else 0
+            self._size = min(2 * self._size, BATCH) if spent <= FAIR else max(self._size * FAIR // spent, 1)
             lines = self._read_text_lines() if self.is_text else self._read_lines()
-            lines.reverse()
-            self._iterates = bool(lines)
-            self.lines = lines
+            self._since = monotonic_ns()
+            self._keep(lines)
         return bool(self.lines)
+
+    def fill_one(self) -> bool:
+        """Read a line, if there are none: of a file that may have to be waited for, or that is written to as well."""
+        if not self.lines:
+            line = next(self.file, None)
+            self._keep([] if line is None else [line])
+        return bool(self.lines)
+
+    def _keep(self, lines: list[AnyStr]) -> None:
+        lines.reverse()
+        self._iterates = bool(lines)
+        self.lines = lines
 
     def _read_lines(self) -> Any:
         if self.file.closed:
             next(self.file)  # raises
-        return io.BytesIO(self.file.read(BATCH) + self.file.readline()).readlines()  # three times as fast as its own
+        lines = self.file.read(self._size) + self.file.readline()
+        return io.BytesIO(lines).readlines()  # three times as fast as its own
 
     def _read_text_lines(self) -> list[AnyStr]:
         self._raise_late()
         lines: list[AnyStr] = []
-        left = BATCH
+        left = self._size
         try:
             while left > 0:
                 before = len(lines)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .homes import home_of
 from .openings import Opening, open, wrap
-from .probes import ABSENT, StrPath, glance
+from .probes import ABSENT, MISS, StrPath, glance
 from .readings import Found, attempt, reads, reads_into, text_reads
 from .streams import File
 from .syscalls import has_openat2
@@ -56,6 +56,7 @@ __all__ = [
     "SpooledTemporaryFile",
     "TemporaryDirectory",
     "TemporaryFile",
+    "chmod",
     "copy",
     "exists",
     "is_dir",
@@ -70,6 +71,7 @@ __all__ = [
     "read_into",
     "read_text",
     "readlink",
+    "remove",
     "rename",
     "replace",
     "rmdir",
@@ -77,6 +79,7 @@ __all__ = [
     "stat",
     "symlink",
     "unlink",
+    "utime",
     "wrap",
     "write_bytes",
     "write_text",
@@ -159,7 +162,11 @@ async def write_bytes(path: StrPath, data: Buffer, *, atomic: bool = False) -> i
     Cancel: point; with ``atomic`` it ends the writing, otherwise it waits for it.
     """
     memoryview(data)
-    way = _writes.away if atomic else await _writes.to(path, glance(path))
+    status = MISS if atomic else glance(path)
+    if isinstance(status, os.stat_result) and not statuses.S_ISREG(status.st_mode):
+        async with open(path, "wb") as file:  # a FIFO may have to be waited for
+            return await file.write(data)
+    way = _writes.away if atomic else await _writes.to(path, status)
     return await way(path, data, atomic)
 
 
@@ -241,6 +248,8 @@ async def stat(path: StrPath | int, *, follow_symlinks: bool = True) -> os.stat_
 
 async def lstat(path: StrPath) -> os.stat_result:
     """Return the status of a link itself, as ``os.lstat``."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        os.lstat(path)  # raises
     return await stat(path, follow_symlinks=False)
 
 
@@ -304,6 +313,9 @@ rmdir = _lifted(os.rmdir, "Remove an empty folder")
 rename = _lifted(os.rename, "Rename")
 replace = _lifted(os.replace, "Rename, over what is there")
 unlink = _lifted(os.unlink, "Remove a file")
+remove = _lifted(os.remove, "Remove a file")
+chmod = _lifted(os.chmod, "Change permissions")
+utime = _lifted(os.utime, "Change times")
 link = _lifted(os.link, "Make a hard link")
 symlink = _lifted(os.symlink, "Make a symbolic link")
 readlink = _lifted(os.readlink, "Return what a symbolic link points at")

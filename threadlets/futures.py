@@ -171,6 +171,8 @@ class FutureLike(Generic[T]):
                 return (yield from self._wait())
             finally:
                 waits.end(waiter, cast(Any, self))
+        if self._marks and self._cancels():  # perhaps while it was taken over: that is told here, not by a later await
+            yield
         self._bring_back()
         return self.result()
 

@@ -191,6 +191,8 @@ class Opening(Generic[F]):
         return cast(Generator[Any, None, F], _opened(*self._request).__await__())
 
     async def __aenter__(self) -> F:
+        if self._file is not None:
+            raise RuntimeError(f"{self!r}: this one is entered already; call open() for each")
         self._file = file = await self
         return file
 

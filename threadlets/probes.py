@@ -168,7 +168,7 @@ def _is_read(descriptor: int, buffer: Any, size: int, offset: int, device: int) 
     except OSError as error:
         if error.errno in _REFUSALS:
             _refuses.add(device)
-        elif error.errno not in (errno.EAGAIN, errno.EINVAL):
+        elif error.errno not in (errno.EAGAIN, errno.EINVAL, errno.ESPIPE):
             raise
         return False
     return got == size or (size == 0 and len(buffer) == 0)

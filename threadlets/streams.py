@@ -79,7 +79,7 @@ class File(Generic[AnyStr]):
         status = os.fstat(self._fd)
         self._device = status.st_dev
         self._batches: Batches[AnyStr] = Batches(file)
-        self._odd = not (plain and stat.S_ISREG(status.st_mode))
+        self._odd = not (plain and stat.S_ISREG(status.st_mode) and file.seekable())
         self._probes = not self._odd and takes_probes(status) and file.readable() and not file.writable()
         if not (self._probes or status.st_size or file.writable()):
             self._odd = True  # as in /proc: it may have no end yet
@@ -125,8 +125,9 @@ class File(Generic[AnyStr]):
             if size > LARGE:
                 return False
         if not self._start <= here <= self._end:
-            self._start = self._end = here
+            self._end = here
             self._window = 0
+        self._start = here  # what lies behind may be dropped, or has been
         end = here + size
         if end > self._end:
             self._window = max(end - self._end, min(2 * self._window, AHEAD))
@@ -196,13 +197,11 @@ class File(Generic[AnyStr]):
             return self._batches.lines.pop()
         except IndexError:
             pass
-        if not self._iterates_by_batch:
-            if (line := await self._do(self._ahead, next, self._file, None)) is not None:
-                return cast(AnyStr, line)
-        else:
-            while await self._do(self._bytes(BATCH), self._batches.fill):
-                if lines := self._batches.lines:  # no other task has taken them all
-                    return lines.pop()
+        batches = self._batches
+        size, fill = (self._bytes(BATCH), batches.fill) if self._iterates_by_batch else (self._ahead, batches.fill_one)
+        while await self._do(size, fill):
+            if lines := batches.lines:  # no other task has taken them all
+                return lines.pop()
         raise StopAsyncIteration
 
     def _room(self, buffer: Buffer) -> int:

@@ -71,6 +71,7 @@ __all__ = [
 ]
 
 M = TypeVar("M")
+E = TypeVar("E")  # what is entered
 
 WIDEST = 4  # bytes per character, in the encodings that are in use
 DEFAULTS = {"delete": True, "delete_on_close": True}  # not handed on: Python 3.11 does not know all of these
@@ -133,7 +134,7 @@ def _go_on(rest: Coroutine[Any, Any, Any]) -> None:
     task.add_done_callback(_removing.discard)
 
 
-class Making(Generic[M]):
+class Making(Generic[M, E]):
     """What the functions here return: await it for the file, or enter it, and have it closed and removed at the end.
 
     Each await makes another one.
@@ -161,9 +162,10 @@ class Making(Generic[M]):
             _Made(thing).remove()
             raise
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> E:
         self._made = made = await self
-        return made.name if isinstance(made, Directory) else made
+        entered: Any = made.name if isinstance(made, Directory) else made
+        return cast(E, entered)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -441,11 +443,11 @@ class Directory:
 
 
 @overload
-def TemporaryFile(mode: OpenTextMode, **options: Unpack[_Options]) -> Making[File[str]]: ...
+def TemporaryFile(mode: OpenTextMode, **options: Unpack[_Options]) -> Making[File[str], File[str]]: ...
 @overload
-def TemporaryFile(mode: OpenBinaryMode = "w+b", **options: Unpack[_Options]) -> Making[File[bytes]]: ...
+def TemporaryFile(mode: OpenBinaryMode = "w+b", **options: Unpack[_Options]) -> Making[File[bytes], File[bytes]]: ...
 @overload
-def TemporaryFile(mode: str = "w+b", **options: Unpack[_Options]) -> Making[File[Any]]: ...
+def TemporaryFile(mode: str = "w+b", **options: Unpack[_Options]) -> Making[File[Any], File[Any]]: ...
 
 
 def TemporaryFile(
@@ -458,7 +460,7 @@ def TemporaryFile(
     dir: Folder = None,
     *,
     errors: str | None = None,
-) -> Making[File[Any]]:
+) -> Making[File[Any], File[Any]]:
     """Make a file without a name, which is gone when it is closed: ``async with files.TemporaryFile() as file: ...``.
 
     Args:
@@ -480,11 +482,17 @@ def TemporaryFile(
 
 
 @overload
-def NamedTemporaryFile(mode: OpenTextMode, **options: Unpack[_NamedOptions]) -> Making[NamedFile[str]]: ...
+def NamedTemporaryFile(
+    mode: OpenTextMode, **options: Unpack[_NamedOptions]
+) -> Making[NamedFile[str], NamedFile[str]]: ...
 @overload
-def NamedTemporaryFile(mode: OpenBinaryMode = "w+b", **options: Unpack[_NamedOptions]) -> Making[NamedFile[bytes]]: ...
+def NamedTemporaryFile(
+    mode: OpenBinaryMode = "w+b", **options: Unpack[_NamedOptions]
+) -> Making[NamedFile[bytes], NamedFile[bytes]]: ...
 @overload
-def NamedTemporaryFile(mode: str = "w+b", **options: Unpack[_NamedOptions]) -> Making[NamedFile[Any]]: ...
+def NamedTemporaryFile(
+    mode: str = "w+b", **options: Unpack[_NamedOptions]
+) -> Making[NamedFile[Any], NamedFile[Any]]: ...
 
 
 def NamedTemporaryFile(
@@ -499,7 +507,7 @@ def NamedTemporaryFile(
     *,
     errors: str | None = None,
     delete_on_close: bool = True,
-) -> Making[NamedFile[Any]]:
+) -> Making[NamedFile[Any], NamedFile[Any]]:
     """Make a file whose ``name`` others can open, and which is removed when it is closed.
 
     Args:
@@ -526,17 +534,19 @@ def NamedTemporaryFile(
 @overload
 def SpooledTemporaryFile(
     max_size: int, mode: OpenTextMode, **options: Unpack[_Options]
-) -> Making[SpooledFile[str]]: ...
+) -> Making[SpooledFile[str], SpooledFile[str]]: ...
 @overload
-def SpooledTemporaryFile(*, mode: OpenTextMode, **options: Unpack[_Options]) -> Making[SpooledFile[str]]: ...
+def SpooledTemporaryFile(
+    *, mode: OpenTextMode, **options: Unpack[_Options]
+) -> Making[SpooledFile[str], SpooledFile[str]]: ...
 @overload
 def SpooledTemporaryFile(
     max_size: int = 0, mode: OpenBinaryMode = "w+b", **options: Unpack[_Options]
-) -> Making[SpooledFile[bytes]]: ...
+) -> Making[SpooledFile[bytes], SpooledFile[bytes]]: ...
 @overload
 def SpooledTemporaryFile(
     max_size: int = 0, mode: str = "w+b", **options: Unpack[_Options]
-) -> Making[SpooledFile[Any]]: ...
+) -> Making[SpooledFile[Any], SpooledFile[Any]]: ...
 
 
 def SpooledTemporaryFile(
@@ -550,7 +560,7 @@ def SpooledTemporaryFile(
     dir: Folder = None,
     *,
     errors: str | None = None,
-) -> Making[SpooledFile[Any]]:
+) -> Making[SpooledFile[Any], SpooledFile[Any]]:
     """Make a file without a name that is memory until it has grown too large, or ``rollover()`` is called.
 
     Args:
@@ -579,7 +589,7 @@ def TemporaryDirectory(
     ignore_cleanup_errors: bool = False,
     *,
     delete: bool = True,
-) -> Making[Directory]:
+) -> Making[Directory, str]:
     """Make a folder, which is removed at the end: ``async with files.TemporaryDirectory() as path: ...``.
 
     Awaiting it instead gives a ``Directory``, with ``name`` and ``cleanup()``.

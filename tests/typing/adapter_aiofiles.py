@@ -46,10 +46,10 @@ def installed() -> None:
 
 
 async def temporaries(mode: str) -> None:
-    assert_type(TemporaryFile(), Making[File[bytes]])
-    assert_type(TemporaryFile("w+", encoding="utf-8"), Making[File[str]])
+    assert_type(TemporaryFile(), Making[File[bytes], File[bytes]])
+    assert_type(TemporaryFile("w+", encoding="utf-8"), Making[File[str], File[str]])
     assert_type(await TemporaryFile(mode), File[Any])
-    assert_type(NamedTemporaryFile("w", delete=False), Making[NamedFile[str]])
+    assert_type(NamedTemporaryFile("w", delete=False), Making[NamedFile[str], NamedFile[str]])
     assert_type(await NamedTemporaryFile(dir="folder"), NamedFile[bytes])
     assert_type(await SpooledTemporaryFile(3), SpooledFile[bytes])
     assert_type(await SpooledTemporaryFile(mode="w+"), SpooledFile[str])
