@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import Run, run_on
 from tests.support import read_now
 from tests.workbench import rounds, until
-from threadlets import files, probes, syscalls
+from threadlets import files, probes, readings, syscalls
 from threadlets.ways import Ways
 
 DATA = b"Some bytes: \xff\n" * 1000
@@ -34,6 +34,7 @@ def once() -> Iterator[Run]:
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be learned from other tests."""
     monkeypatch.setattr(probes, "_refuses", set())
+    monkeypatch.setattr(readings, "_refusing", {})
     for name in ("reads", "text_reads", "reads_into"):
         ways = getattr(files, name)
         monkeypatch.setattr(files, name, Ways(ways._function, ways.away.contract.cancel))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from .descriptors import checkpoint_wait
 from .homes import home_of
-from .probes import ABSENT, MISS, glance
+from .probes import ABSENT, MISS, glance, takes_probes
 from .streams import File
 from .ways import Ways
 
@@ -165,8 +165,9 @@ async def _opened(file: Any, mode: Any, *options: Any) -> File[Any]:
     began = monotonic_ns()
     status = ABSENT if isinstance(file, int) else glance(file)
     reads = isinstance(mode, str) and not set("wax+") & set(mode)
-    ordinary = not isinstance(status, os.stat_result) or stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
-    if reads and ordinary and status is not MISS and options[-1] is None:
+    # A device that refuses reads without a wait may be that of a server, which is told of each file that is opened.
+    local = not isinstance(status, os.stat_result) or takes_probes(status) or stat.S_ISDIR(status.st_mode)
+    if reads and local and status is not MISS and options[-1] is None:
         try:
             return File(_open(file, mode, *options).take(), options[0])
         finally:

@@ -2,6 +2,10 @@
 
 A file is opened in place without a wait, and without blocking, and goes on open: a miss need not open it again. So a
 FIFO is opened as well; who writes into it is let in, as by any reader, and is read from, elsewhere, with patience.
+
+To open a file of a network may take a journey to its server although its name is known here. Such file systems refuse
+reads without a wait; so a folder in which that was met is kept in mind, and its files are opened where that was learned
+to be best, from then on.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from .entrypoints import Entrypoint
 from .homes import Home
 from .openings import Opened, patient
 from .probes import ABSENT, LARGE, MISS, StrPath, open_now, read_now, takes_probes
-from .ways import Ways
+from .ways import Ways, stats
 
 __all__ = ["Found", "attempt", "reads", "reads_into", "text_reads"]
 
@@ -56,6 +60,9 @@ def _read_into(source: Source, buffer: memoryview) -> int:
     return done
 
 
+FOLDERS = 1024  # arbitrary: that are kept in mind
+_refusing: dict[Any, int] = {}  # their devices
+
 reads = Ways(_read, cancel="abandon")
 text_reads = Ways(_read_text, cancel="abandon")
 reads_into = Ways(_read_into)
@@ -66,7 +73,7 @@ class Found(NamedTuple):
 
     Attributes:
         source: The file, if it is open; else its path.
-        status: If it is open; else ``MISS``.
+        status: If it is open; else ``MISS``, or the device that it is on.
     """
 
     source: Any
@@ -78,10 +85,20 @@ class Found(NamedTuple):
         What is large goes away. What is small may be read from the disk in less time than a hop takes: that is learned.
         What has no size, as in ``/proc``, may have no end yet.
         """
-        if self.status is MISS:
-            return await ways.to(self.source, self.status)
-        ordinary = stat.S_ISREG(self.status.st_mode) and 0 < self.status.st_size <= LARGE
-        return ways.on(self.status.st_dev) if ordinary else ways.away
+        status = self.status
+        if status is MISS:
+            return await ways.to(self.source, status)
+        if isinstance(status, int):
+            try:
+                status = await stats.on(status)(self.source)
+            except (OSError, ValueError):  # which reading it will raise, too
+                return ways.on(status)
+        ordinary = stat.S_ISREG(status.st_mode) and 0 < status.st_size <= LARGE
+        return ways.on(status.st_dev) if ordinary else ways.away
+
+
+def _folder(path: StrPath) -> str | bytes | None:
+    return os.path.dirname(path) if isinstance(path, str | bytes | os.PathLike) else None
 
 
 def attempt(path: StrPath, home: Home, buffer: memoryview | None = None) -> Any:
@@ -92,6 +109,8 @@ def attempt(path: StrPath, home: Home, buffer: memoryview | None = None) -> Any:
 
     Thread: loop. Cancel: none.
     """
+    if _refusing and (device := _refusing.get(_folder(path))) is not None:
+        return Found(path, device)
     began = monotonic_ns()
     descriptor: Any = None
     try:
@@ -107,6 +126,10 @@ def attempt(path: StrPath, home: Home, buffer: memoryview | None = None) -> Any:
                 return data
         elif stat.S_ISDIR(status.st_mode):
             return _read(path)  # raises
+        if stat.S_ISREG(status.st_mode) and not takes_probes(status):
+            if len(_refusing) >= FOLDERS:
+                _refusing.clear()
+            _refusing[_folder(path)] = status.st_dev
         raw: Any = io.FileIO(descriptor)
         descriptor = None
         if not stat.S_ISREG(status.st_mode):
