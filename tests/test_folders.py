@@ -159,6 +159,10 @@ def test_a_device_that_cannot_be_asked_is_remembered() -> None:
             assert await found.read(0, 6) == b"memory"
         with pytest.raises(EOFError):
             await found.read(0, 7)
+        for _ in range(3):
+            again = await find(str(place), file.name)
+            assert again is not None and await again.read(0, 6) == b"memory"
+        assert str(file) not in folders._ordinary  # each of these may be a journey to a server
 
     try:
         asyncio.run(main())

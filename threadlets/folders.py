@@ -132,9 +132,10 @@ class Found:
         """Return a descriptor for reading. Thread: any."""
         if self._reader < 0:
             self._reader = os.open(f"{OWN}{self._handle}", O_READ)
-            if len(_ordinary) >= ORDINARY:
-                _ordinary.clear()
-            _ordinary.add(self.path)
+            if takes_probes(self.status):  # or the file may be on a server, which is told when it is opened
+                if len(_ordinary) >= ORDINARY:
+                    _ordinary.clear()
+                _ordinary.add(self.path)
         return self._reader
 
     def close(self) -> None:
@@ -270,6 +271,8 @@ def _open_ordinary(path: str) -> Found | None:
     if reader >= 0:
         found = Found(path, os.fstat(reader), -1, reader)
         if found.is_file:
+            if not takes_probes(found.status):
+                _ordinary.discard(path)
             return found
         found.close()
     _ordinary.discard(path)
