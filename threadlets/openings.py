@@ -21,6 +21,7 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
+from .cancellation import checkpoint
 from .descriptors import checkpoint_wait
 from .homes import home_of
 from .probes import ABSENT, MISS, glance, takes_probes
@@ -154,7 +155,18 @@ def _open(
     return Opened(opened)
 
 
-opens = Ways(_open, cancel="abandon")
+def _open_elsewhere(*request: Any) -> Opened:
+    """Open a file, and close it again if nobody waits for it any more. Thread: worker, or loop in a region."""
+    opened = _open(*request)
+    try:
+        checkpoint()
+    except BaseException:
+        opened.take().close()
+        raise
+    return opened
+
+
+opens = Ways(_open_elsewhere, cancel="abandon")
 
 
 async def _opened(file: Any, mode: Any, *options: Any) -> File[Any]:
