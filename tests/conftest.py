@@ -105,6 +105,12 @@ def hands(request: pytest.FixtureRequest) -> Iterator[Run]:
     yield from run_on(request.param)
 
 
+@pytest.fixture
+def once() -> Iterator[Run]:
+    """Return what runs a coroutine function on asyncio's loop, for what depends on no loop."""
+    yield from run_on("asyncio")
+
+
 def run_on(loop: str) -> Iterator[Run]:
     """Make the function that ``run`` and ``hands`` return, and see that nothing goes unseen."""
     kind, _, mode = loop.partition("-")

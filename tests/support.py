@@ -6,11 +6,12 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from threadlets import probes
 
-__all__ = ["FakeClock", "HookedLock", "eventually", "read_now"]
+__all__ = ["FakeClock", "HookedLock", "descriptors", "eventually", "read_now"]
 
 
 class FakeClock:
@@ -59,3 +60,14 @@ def read_now(path: Any, buffer: Any = None) -> Any:
         return probes.read_now(descriptor, status, buffer) if probes.takes_probes(status) else probes.MISS
     finally:
         os.close(descriptor)
+
+
+def descriptors(place: Path) -> int:
+    """Return how many descriptors there are of what is below a folder, or was."""
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            count += os.readlink(f"/proc/self/fd/{name}").startswith(f"{os.path.realpath(place)}/")
+        except FileNotFoundError:  # that of the listing itself
+            pass
+    return count

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Run
+from tests.support import descriptors
 from threadlets import folders, syscalls
 from threadlets.adapters import aiohttp as adapter
 from threadlets.adapters.aiohttp import FileResponse, StaticResource, add_static
@@ -291,17 +292,6 @@ def test_a_static_resource_has_all_that_aiohttps_has(site: Path) -> None:
     assert resource.get_info()["directory"] == theirs.get_info()["directory"]
     with pytest.raises(ValueError):
         add_static(app.router, "/t", site / "nothing")
-
-
-def descriptors(place: Path) -> int:
-    """Return how many descriptors there are of what is below a folder, or was."""
-    count = 0
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            count += os.readlink(f"/proc/self/fd/{name}").startswith(f"{os.path.realpath(place)}/")
-        except FileNotFoundError:  # that of the listing itself
-            pass
-    return count
 
 
 def test_a_file_on_every_loop(run: Run, tmp_path: Path) -> None:

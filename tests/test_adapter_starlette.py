@@ -23,6 +23,7 @@ from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
 from tests.conftest import Run
+from tests.support import descriptors
 from threadlets import folders, syscalls
 from threadlets.adapters.starlette import FileResponse, StaticFiles
 
@@ -422,17 +423,6 @@ def file(tmp_path: Path) -> Path:
     file.parent.mkdir()
     file.write_bytes(LARGE)
     return file
-
-
-def descriptors(place: Path) -> int:
-    """Return how many descriptors there are of what is below a folder, or was."""
-    count = 0
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            count += os.readlink(f"/proc/self/fd/{name}").startswith(f"{os.path.realpath(place)}/")
-        except FileNotFoundError:  # that of the listing itself
-            pass
-    return count
 
 
 def test_a_file_on_every_loop(run: Run, file: Path) -> None:

@@ -7,13 +7,13 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Run, run_on
+from tests.conftest import Run
 from tests.support import read_now
 from tests.workbench import rounds, until
 from threadlets import files, probes, readings, syscalls
@@ -22,12 +22,6 @@ from threadlets.ways import Ways
 DATA = b"Some bytes: \xff\n" * 1000
 TEXT = "Zeile äöü\r\nnoch eine\n" * 50
 KINDS = ["in memory", "a miss", "refused", "no openat2", "on disk"]
-
-
-@pytest.fixture
-def once() -> Iterator[Run]:
-    """Return what runs a coroutine function on asyncio's loop, for what depends on no loop."""
-    yield from run_on("asyncio")
 
 
 @pytest.fixture(autouse=True)

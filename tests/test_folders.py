@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run
+from tests.support import descriptors
 from tests.workbench import PATIENCE, Gate, until
 from threadlets import folders, syscalls
 from threadlets.folders import find, open_file
@@ -28,17 +29,6 @@ def folder(tmp_path: Path) -> Path:
     (folder / "sub" / "up.txt").symlink_to("../a.txt")
     (folder / "out.txt").symlink_to("../out.txt")
     return folder
-
-
-def descriptors(place: Path) -> int:
-    """Return how many descriptors there are of what is below a folder, or was."""
-    count = 0
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            count += os.readlink(f"/proc/self/fd/{name}").startswith(f"{os.path.realpath(place)}/")
-        except FileNotFoundError:  # that of the listing itself
-            pass
-    return count
 
 
 def test_what_is_found(run: Run, folder: Path) -> None:

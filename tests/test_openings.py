@@ -10,23 +10,16 @@ import resource
 import subprocess
 import sys
 from asyncio import CancelledError
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Run, run_on
+from tests.conftest import Run
 from tests.support import eventually
 from tests.workbench import Gate, until
 from threadlets import files, openings, probes
 from threadlets.ways import Ways
-
-
-@pytest.fixture
-def once() -> Iterator[Run]:
-    """Return what runs a coroutine function on asyncio's loop, for what depends on no loop."""
-    yield from run_on("asyncio")
 
 
 def descriptors() -> int:

@@ -9,24 +9,17 @@ import os
 import sys
 import termios
 from asyncio import CancelledError
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.conftest import Run, run_on
+from tests.conftest import Run
 from tests.workbench import rounds, until
 from threadlets import files, openings
 
 BIG = b"0123456789abcdef" * 40_000  # ten times as much as a pipe holds
-
-
-@pytest.fixture
-def once() -> Iterator[Run]:
-    """Return what runs a coroutine function on asyncio's loop, for what depends on no loop."""
-    yield from run_on("asyncio")
 
 
 @pytest.fixture

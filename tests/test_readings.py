@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Run, run_on
+from tests.conftest import Run
 from threadlets import files, probes, readings, syscalls
 
 DATA = b"Some bytes: \xff\n" * 1000
 TEXT = "Zeile äöü\r\nnoch eine\n" * 50
-
-
-@pytest.fixture
-def once() -> Iterator[Run]:
-    """Return what runs a coroutine function on asyncio's loop, for what depends on no loop."""
-    yield from run_on("asyncio")
 
 
 @pytest.fixture(autouse=True)

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Run, run_on
+from tests.conftest import Run
+from tests.opened import LINES, TEXT, let_nothing_be_in_memory, send_away
 from tests.workbench import Gate, rounds, until
-from threadlets import batches, files, probes, streams
-from threadlets.ways import Ways
-
-LINES = [f"line {number}\n" for number in range(3000)]
-
-TEXT = "".join(LINES)
-
-
-@pytest.fixture
-def once() -> Iterator[Run]:
-    """Return what runs a coroutine function on asyncio's loop, for what depends on no loop."""
-    yield from run_on("asyncio")
+from threadlets import batches, files, streams
 
 
 @pytest.fixture
@@ -38,31 +28,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let nothing be known to be in memory; return from where on it was looked for."""
-    looks: list[int] = []
-
-    def known_until(descriptor: int, offset: int, end: int) -> int:
-        looks.append(offset)
-        return offset
-
-    monkeypatch.setattr(probes, "_refuses", set())
-    monkeypatch.setattr(streams, "known_until", known_until)
-    send_away(monkeypatch, streams._operate)
-    return looks
-
-
-class Away(Ways[Any, Any]):
-    """Ways of which none is in place, whatever has been learned."""
-
-    def on(self, device: int = 0) -> Any:
-        """Return the one that is away."""
-        return self.away
-
-
-def send_away(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]) -> None:
-    """Let this do the operations that are done elsewhere, on workers."""
-    ways = Away(function)
-    for name in ("operate", "reads"):
-        monkeypatch.setattr(streams, name, ways)
+    return let_nothing_be_in_memory(monkeypatch)
 
 
 def stop_operations(monkeypatch: pytest.MonkeyPatch) -> Gate:

@@ -7,24 +7,18 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Run, run_on
+from tests.conftest import Run
 from tests.workbench import Gate, until
 from threadlets import files, writings
 from threadlets.ways import Ways
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
-
-
-@pytest.fixture
-def once() -> Iterator[Run]:
-    """Return what runs a coroutine function on asyncio's loop, for what depends on no loop."""
-    yield from run_on("asyncio")
 
 
 @pytest.fixture

@@ -23,13 +23,14 @@ from operator import index
 from time import monotonic_ns
 from typing import Any, AnyStr, Generic, TypeVar
 
+from .placements import FAIR
+
 __all__ = ["BATCH", "Batches"]
 
 T = TypeVar("T")
 
 BATCH = 1 << 15  # characters; arbitrary: of lines at a time at most, some hundreds
 FIRST = 1 << 9  # characters; arbitrary: half of the first batch
-FAIR = 1_000_000  # ns; arbitrary: how long the lines of a batch should take those who iterate; see placements.FAIR
 MANY = 64  # lines; arbitrary: as many may turn out to be much longer than those before
 EIGHTH = MANY // 8  # arbitrary: of so many lines the length of one is looked at
 

@@ -293,18 +293,18 @@ def _lifted(function: Callable[P, R], does: str) -> Callable[P, Coroutine[Any, A
     return lifted
 
 
-_scandir = _lifted(_entries, "")
-_listdir = _lifted(os.listdir, "")
+_scans = Ways(_entries)
+_lists = Ways(os.listdir)
 
 
 async def scandir(path: StrPath = ".") -> list[os.DirEntry[Any]]:
     """Return what is in a folder, as ``os.scandir``, but as a list: there is nothing to be closed."""
-    return await _scandir(path)
+    return await _scans.on()(path)
 
 
 async def listdir(path: StrPath = ".") -> list[Any]:
     """Return the names in a folder, as ``os.listdir``."""
-    return await _listdir(path)  # type: ignore[arg-type]
+    return await _lists.on()(path)  # type: ignore[arg-type]
 
 
 mkdir = _lifted(os.mkdir, "Make a folder")

@@ -25,7 +25,6 @@ Invariants: a ``Found`` has its descriptors until it is closed or forgotten, als
 from __future__ import annotations
 
 import errno
-import io
 import os
 import stat
 from asyncio import get_running_loop
@@ -34,13 +33,12 @@ from functools import lru_cache
 from time import monotonic_ns
 
 from .homes import home_of
-from .probes import known_until, takes_probes
+from .probes import known_until, read_at, takes_probes
 from .syscalls import CURRENT, LOOK, LOOK_AT_LINK, LOOK_BENEATH, LOOK_STRAIGHT, READ_STRAIGHT, has_openat2, openat2
 from .ways import Ways
 
 __all__ = ["Found", "find", "open_file"]
 
-NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 O_PATH = getattr(os, "O_PATH", 0)
 O_DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -116,17 +114,13 @@ class Found:
         return takes_probes(self.status) and known_until(self.reader(), offset, offset + size) == offset + size
 
     def _read_nowait(self, offset: int, size: int) -> bytes | None:
-        sink = io.BytesIO(bytes(size))  # its buffer becomes the bytes, without a copy
-        with sink.getbuffer() as view:
-            try:
-                got = os.preadv(self.reader(), [view], offset, NOWAIT)
-            except OSError as error:
-                if error.errno in (errno.EACCES, errno.EIO):
-                    raise
-                if error.errno == errno.EOPNOTSUPP:
-                    self.is_at_hand(offset, size)  # remembers that this device refuses
-                return None
-        return sink.getvalue() if got == size else None
+        try:
+            data = read_at(self.reader(), size, offset, self.status)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EIO):
+                raise
+            return None
+        return data if isinstance(data, bytes) and len(data) == size else None
 
     def reader(self) -> int:
         """Return a descriptor for reading. Thread: any."""

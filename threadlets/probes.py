@@ -44,6 +44,7 @@ __all__ = [
     "glance",
     "known_until",
     "open_now",
+    "read_at",
     "read_now",
     "takes_probes",
 ]
@@ -134,7 +135,7 @@ def read_now(descriptor: int, status: os.stat_result, buffer: Any = None) -> Any
     Thread: any. Cancel: none.
     """
     if buffer is None:
-        return _pread(descriptor, status.st_size, 0, status)
+        return read_at(descriptor, status.st_size, 0, status)
     size = min(len(buffer), status.st_size)
     if size > LARGE or not _is_read(descriptor, buffer[: size or 1], size, 0, status.st_dev):
         return MISS
@@ -146,7 +147,7 @@ def takes_probes(status: os.stat_result) -> bool:
     return bool(NOWAIT) and stat.S_ISREG(status.st_mode) and status.st_dev not in _refuses
 
 
-def _pread(descriptor: int, size: int, offset: int, status: os.stat_result) -> bytes | _Word:
+def read_at(descriptor: int, size: int, offset: int, status: os.stat_result) -> bytes | _Word:
     """Return up to ``size`` bytes of a file that takes probes; fewer only at its end, as ``status`` tells it."""
     if size < 0 or offset < 0:  # the plain call says that it is wrong
         return MISS
@@ -222,7 +223,7 @@ def _try_read(descriptor: int, size: int) -> bytes | _Word:
     status = os.fstat(descriptor)
     if not takes_probes(status):
         return MISS
-    data = _pread(descriptor, size, os.lseek(descriptor, 0, os.SEEK_CUR), status)
+    data = read_at(descriptor, size, os.lseek(descriptor, 0, os.SEEK_CUR), status)
     if not isinstance(data, _Word):
         os.lseek(descriptor, len(data), os.SEEK_CUR)
     return data
@@ -230,7 +231,7 @@ def _try_read(descriptor: int, size: int) -> bytes | _Word:
 
 def _try_pread(descriptor: int, size: int, offset: int) -> bytes | _Word:
     status = os.fstat(descriptor)
-    return _pread(descriptor, size, offset, status) if takes_probes(status) else MISS
+    return read_at(descriptor, size, offset, status) if takes_probes(status) else MISS
 
 
 # What can be tried in place of a system call: the same arguments, its result or exception, or MISS.
