@@ -24,6 +24,7 @@ from .handles import Threadlet
 from .limits import Adaptive
 from .locks import Lock
 from .loops import EventLoop, new_event_loop
+from .migrations import migrate, offload
 from .pools import Pool
 from .programs import run
 from .progress import Progress
@@ -71,7 +72,9 @@ __all__ = [
     "errors",
     "files",
     "holding",
+    "migrate",
     "new_event_loop",
+    "offload",
     "pinned",
     "ref",
     "run",

@@ -32,9 +32,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .definitions import check_seconds
-from .lifecycles import ABANDONED, ASKED, HERE
+from .lifecycles import ABANDONED, ASKED, HERE, MISSED
 from .regions import region_here
-from .surroundings import here, outermost
+from .surroundings import here, outermost, travellers, trips
 from .tasks import relist, running_loop, unlist
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ __all__ = [
     "why",
 ]
 
+ELSEWHERE = HERE | MISSED  # part of another one; a coroutine that is away, or a function without its loop
 NO_THREADLET = (int, asyncio.Future)  # for isinstance: a thread, or a task
 
 MANY = 16  # arbitrary: so many cancels are kept; anyio asks once in every round of the loop
@@ -79,7 +80,7 @@ class Hold:
 
 
 holds: dict[Any, Hold] = {}  # by threadlet: those that are inside of something
-_wakes: dict[Threadlet[Any], Callable[[], object]] = {}  # of those that wait on a thread: what wakes them
+_wakes: dict[Any, Callable[[], object]] = {}  # of those that wait on a thread: what wakes them
 
 
 def me() -> Any:
@@ -95,12 +96,16 @@ def me() -> Any:
             return handle
         region = region_here()
         if region is None or region[1] is None:
-            return thread
+            trip = travellers.get(thread)
+            return thread if trip is None else trip.task  # in `async with offload()`
         loop, task = region[0].driver.loop, region[1]
     else:
+        trip = travellers.get(get_ident()) if travellers else None
         current = asyncio.current_task(loop)
         if current is None:
             return get_ident()
+        if trip is not None and trip.is_here():
+            return trip.handle or trip.task
         task = current
     home = getattr(loop, "_threadlets_home", None)
     return (None if home is None else home.current(task)) or task
@@ -203,8 +208,8 @@ def defers(handle: Threadlet[Any], reason: object) -> bool:
     return True
 
 
-def tell(handle: Threadlet[Any]) -> None:
-    """Wake a plain function that was asked to stop, or have it woken when its grace has run out. Thread: loop."""
+def tell(handle: Any) -> None:
+    """Wake who waits on a thread and was asked to stop, or have it woken when its grace has run out. Thread: loop."""
     hold = holds.get(handle)
     if hold is not None and not hold.forced:
         _set_timer(handle, hold)
@@ -278,8 +283,12 @@ def raise_if_asked(who: Any) -> None:
     """Raise CancelledError if the code that runs here was asked to stop, and is not protected. Thread: its own."""
     if isinstance(who, int):
         return
-    if isinstance(who, asyncio.Future):  # a task that is no threadlet, in a region
-        if getattr(who, "_must_cancel", False):
+    if isinstance(who, asyncio.Future):  # a task that is no threadlet, in a region or away from its loop
+        trip = trips.get(who) if trips else None  # type: ignore[call-overload]
+        if trip is not None:
+            if (told := trip.told()) is not None:
+                raise CancelledError(*told)
+        elif getattr(who, "_must_cancel", False):
             raise CancelledError(*filter(None, [getattr(who, "_cancel_message", None)]))
     elif asked(who):
         hold = holds.get(who)
@@ -311,7 +320,7 @@ def checkpoint() -> None:
     Thread: any. Cancel: point.
     """
     handle = here.get(get_ident())
-    if handle is None or handle._marks & HERE or running_loop() is not None:
+    if handle is None or handle._marks & ELSEWHERE or running_loop() is not None:
         raise_if_asked(me())
     elif handle._marks & ASKED or handle in holds:
         raise_if_asked(handle)

@@ -16,7 +16,7 @@ from .cleanups import EXITS, Cleanup, deferred, is_cleaning
 from .deliveries import Deliveries
 from .handles import Threadlet
 from .lifecycles import ADMITTED, ASKED, DONE, FAILED, MISSED, RUNNING, State
-from .tasks import coroutine_of, start_task, unlist
+from .tasks import coroutine_of, running_loop, start_task, unlist
 from .waits import family
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ class Coroutines(Deliveries):
 
     def awaiter(self) -> Threadlet[Any] | None:
         """Return the threadlet that waits, if something is awaited here: the one that runs, or whose family this is."""
+        if running_loop() is not self.loop:
+            return None  # a coroutine that is away: its trip says who waits
         task = asyncio.current_task(self.loop) if self._suspended or self._starting else None
         return self.current(task) or family.get()
 

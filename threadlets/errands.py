@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from .cancellation import me, parked, raise_if_asked
 from .errors import NoRunningLoop
 from .regions import current_threadlet, region_here
-from .surroundings import changes, here, waiting
+from .surroundings import changes, here, travellers, waiting
 from .takeover import SAY_SECONDS, RunToken
 from .tasks import running_loop
 from .waits import family
@@ -172,6 +172,9 @@ def _loop_of_worker(function: Callable[..., Any]) -> asyncio.AbstractEventLoop:
     handle = here.get(threading.get_ident())
     while handle is not None and handle.pool is None:  # called by another function, right there
         handle = handle._task
+    trip = travellers.get(threading.get_ident())
+    if trip is not None:
+        return trip.loop
     if handle is None or handle.pool is None:
         raise NoRunningLoop(
             f"call_async({_name(function)}) on a thread that does nothing for an event loop: call it in a threadlet, "

@@ -21,6 +21,7 @@ from .lifecycles import CANCELLED, CHANGED, DONE, FAILED, FINAL, KEPT, OVERDUE, 
 from .outcomes import Failure
 from .placements import TURN
 from .surroundings import waiting
+from .tasks import running_loop
 from .waits import is_wait
 
 if TYPE_CHECKING:
@@ -239,7 +240,8 @@ class FutureLike(Generic[T]):
 
     def _cancels(self) -> int:
         """Return how often the current task was asked to stop."""
-        task = None if self.pool is None else current_task(self.pool._home.loop)
+        loop = None if self.pool is None else self.pool._home.loop
+        task = None if loop is None or running_loop() is not loop else current_task(loop)
         return 0 if task is None else task.cancelling()
 
     def _awaiter(self) -> Threadlet[Any] | None:

@@ -396,5 +396,4 @@ def _in_task() -> Any:
     task = None if loop is None else asyncio.current_task(loop)
     if task is None:
         raise RuntimeError("'async with' a lock, outside of a task: use it in a coroutine, or 'with' on a thread")
-    home = getattr(loop, "_threadlets_home", None)
-    return task if home is None else home.current(task) or task
+    return me()

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from . import drawings, sysfs
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from pathlib import Path
 
 __all__ = ["Machine", "Node", "read_machine"]
@@ -49,6 +50,7 @@ class Node:
         memory: Its memory in bytes; None if it is not known.
         free: How much of that nobody used when it was read; the page cache uses it, and gives it back when it must.
         distances: How far it is to the memory of each node, by the other's number: 10 is its own, 20 twice that.
+        loops: Gives a node its event loop.
     """
 
     number: int
@@ -57,6 +59,7 @@ class Node:
     memory: int | None = field(default=None, compare=False)
     free: int | None = field(default=None, compare=False)
     distances: dict[int, int] = field(default_factory=dict, compare=False)
+    loops: Callable[[Node], AbstractEventLoop] | None = field(default=None, compare=False, repr=False)
 
     @property
     def usable(self) -> bool:
@@ -66,6 +69,23 @@ class Node:
     def distance(self, other: Node) -> int:
         """Return how far it is to the memory of a node: 10 if it is its own."""
         return self.distances.get(other.number, LOCAL if self == other else REMOTE)
+
+    def loop(self) -> AbstractEventLoop:
+        """Return the node's own event loop, which runs in a thread on its CPUs: for ``await migrate(node)``.
+
+        It is started at the first call, and runs until the process ends.
+
+        Raises:
+            RuntimeError: If the node belongs to a machine that was read from files alone: ``topology.machine()`` is
+                the one that the program runs on.
+
+        Thread: any.
+        """
+        if self.loops is None:
+            raise RuntimeError(
+                f"{self!r} was read from files and has no event loop: topology.machine() has nodes that do"
+            )
+        return self.loops(self)
 
     def __repr__(self) -> str:
         return f"<threadlets Node {self.number} with CPUs {sysfs.spell(self.cpus) or 'of none'}>"
@@ -196,6 +216,7 @@ def read_machine(
     memory: tuple[int | None, int | None] = (None, None),
     cgroups: Path | None = None,
     cgroup: str = "/",
+    loops: Callable[[Node], AbstractEventLoop] | None = None,
 ) -> Machine:
     """Read what a machine is made of. Whatever the files say, or if there are none, there is a machine.
 
@@ -206,6 +227,7 @@ def read_machine(
         memory: How many bytes of memory there are, and free, if the machine has one node and no file says it.
         cgroups: Where cgroups of version 2 are mounted; None: there are none.
         cgroup: The path of this process in them.
+        loops: Gives a node its event loop; None: these nodes have none.
 
     Thread: any. Cancel: none.
     """
@@ -227,7 +249,7 @@ def read_machine(
         if total is None and len(claims) <= 1:
             total, free = memory
         distances = _distances(root, folder, claims) if root and folder and claims else {}
-        nodes.append(Node(number, mine, mine & allowed, total, free, distances))
+        nodes.append(Node(number, mine, mine & allowed, total, free, distances, loops))
     packages = _groups(root, cpus, _package) if root else ()
     caches = _groups(root, cpus, _last_cache) if root else ()
     return Machine(tuple(nodes), packages, caches, bounds.quota, bounds.memory, root)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .claims import Taken
-from .surroundings import here
+from .surroundings import here, travellers
 from .takeover import FORFEITED, RunToken, tokens
 from .tasks import running_loop, set_running_loop
 
@@ -159,6 +159,9 @@ def current_threadlet() -> Threadlet[Any] | None:
             return handle
         loop, task = region[0].driver.loop, region[1]  # in `with blocking()`
     else:
+        trip = travellers.get(threading.get_ident()) if travellers else None
+        if trip is not None and trip.is_here():
+            return trip.handle
         task = asyncio.current_task(loop)
     home: Home | None = getattr(loop, "_threadlets_home", None)
     return None if home is None else home.current(task)

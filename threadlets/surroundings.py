@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from .lifecycles import HERE
 
 if TYPE_CHECKING:
-    from .handles import Threadlet
+    import asyncio
 
-__all__ = ["changes", "here", "outermost", "waiting"]
+    from .handles import Threadlet
+    from .trips import Trip
+
+__all__ = ["changes", "here", "outermost", "travellers", "trips", "waiting"]
 
 
 # By thread: the innermost plain function's threadlet. A dict and not a threading.local, which costs 100 ns more a call.
@@ -19,6 +22,10 @@ here: dict[int, Threadlet[Any] | None] = {}
 # Who waits for what, of those that wait on a thread or for a lock: threadlets, tasks, numbers of threads, and loops
 # that are blocked; for a lock, for a task, for one of these. To find circles: see deadlocks.py.
 waiting: dict[Any, Any] = {}
+
+# Coroutines that are away from their tasks: by task, and by the thread that takes a step of one right now.
+trips: dict[asyncio.Task[Any], Trip] = {}
+travellers: dict[int, Trip] = {}
 
 
 def outermost(handle: Threadlet[Any] | None) -> Threadlet[Any] | None:

@@ -21,6 +21,7 @@ __all__ = [
     "LOOK_STRAIGHT",
     "READ",
     "READ_STRAIGHT",
+    "bind_thread",
     "evidence",
     "has_openat2",
     "openat2",
@@ -146,3 +147,12 @@ def _make_openat2() -> Callable[[int, bytes, int], int]:
         return _no_openat2
     os.close(descriptor)
     return call
+
+
+def bind_thread(cpus: frozenset[int]) -> bool:
+    """Let this thread run on some CPUs only; False, and nothing has changed, where that cannot be. Thread: any."""
+    try:
+        os.sched_setaffinity(0, cpus)
+    except (AttributeError, OSError, ValueError):  # not on this system; a sandbox, or CPUs that are not there
+        return False
+    return True

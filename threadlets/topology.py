@@ -31,6 +31,7 @@ from functools import cache
 from typing import Any, Protocol, cast
 
 from .nodes import Machine, Node, read_machine
+from .residences import loop_at
 from .sysfs import named, own_cgroup, text
 
 __all__ = ["Machine", "Node", "machine", "node_near", "read_machine"]
@@ -73,6 +74,7 @@ def _machine() -> Machine:
         memory=(_pages("SC_PHYS_PAGES"), _pages("SC_AVPHYS_PAGES")),
         cgroups=Path("/sys/fs/cgroup") if linux else None,
         cgroup=own_cgroup(text(Path("/proc/self/cgroup"))) if linux else "/",
+        loops=loop_at,
     )
 
 

@@ -1,0 +1,496 @@
+"""A coroutine that goes on elsewhere: in a worker thread, or on another event loop; and how it comes home.
+
+Why: a coroutine is an object that anybody may resume, on any thread, as long as it is one at a time. So what is about
+to block need not be cut out and put into a function: the coroutine itself can leave the loop, and come back.
+
+How: the task of a coroutine that leaves waits at a *pin*, a future that nobody else has. Meanwhile somebody else drives
+the coroutine, in the task's own context:
+
+- in a worker thread a *trip* does what a task does: it sends, takes the future that comes out, has the loop of the task
+  wait for it, and goes on in a worker. While it waits there is no thread for it.
+- on another event loop a task of that loop does so, to which a *visitor* stands for the coroutine. So whatever is
+  awaited there belongs there, and timeouts, groups and their like work.
+
+To move is to yield a ``Move``: whoever drives it hands it on. When it is home the pin is done, and its task goes on. If
+it ends elsewhere - it may, after ``migrate`` - the result is given to the task over its head.
+
+*The context* of a task cannot be asked for on 3.11. But a task hands it out when it begins to wait: with its callback.
+So the pin takes both, and they are what brings the coroutine home, within the one callback that decides with what.
+
+*Cancelling.* The task cancels its pin; the pin notes it, and is not done. Whoever drives the coroutine passes it on at
+the next await, or tells at the next ``checkpoint()``; who brings it home does it if nobody else has. It is noted once
+and passed on once, so that ``asyncio.timeout`` and its like can count:
+
+    loop: notes the cancel                          driver: the step ends, the coroutine moves on
+    loop: tells the driver that it knows of         next driver: looks whether one is noted
+    The driver does nothing if the coroutine has left: then the next one finds the note (``test_cancel_at_every_hop``).
+
+Rejected: a pin that is cancelled (the task would throw into a coroutine that is running elsewhere); a copy of the
+context (a ``ContextVar`` that is set here could not be reset there); to show the running loop in a worker (blocking
+code would refuse to run, as if it stalled that loop).
+
+Invariants: one driver at a time: a trip is handed on as the last act of a step. A task has one trip at most, from its
+``go`` until it is home again. ``asked`` is written on the task's loop, and cleared by the driver.
+
+Assumes: a task calls ``add_done_callback(callback, context=...)`` of what it waits for, if that is no plain future, at
+the end of its step, and ``cancel(msg=...)`` of it; ``asyncio.Future``'s own ``set_result`` and its like end a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import types
+from asyncio import AbstractEventLoop, CancelledError
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
+from itertools import count
+from typing import Any, TypeAlias
+
+from .cancellation import tell
+from .handles import Threadlet
+from .homes import home_of
+from .mailboxes import Mailbox
+from .surroundings import here, travellers, trips
+from .tasks import coroutine_of, running_loop
+from .workers import WorkerGroup
+
+__all__ = ["HOME", "Place", "go", "place_here"]
+
+logger = logging.getLogger("threadlets")
+
+Place: TypeAlias = "WorkerGroup | AbstractEventLoop | None"
+HOME: Place = None
+
+_arrivals = count(1)
+
+
+class Move:
+    """What a coroutine yields to be somewhere else."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+
+class Pin(asyncio.Future[None]):
+    """What a task waits at while its coroutine is away. Thread: the task's loop."""
+
+    def __init__(self, trip: Trip) -> None:
+        super().__init__(loop=trip.loop)
+        self._trip = trip
+
+    def add_done_callback(self, callback: Callable[..., object], *, context: Context | None = None) -> None:
+        """Set out: this is the task, which has stopped to run its coroutine."""
+        assert context is not None, "a task waits in its own context"
+        self._trip.depart(callback, context)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Pass a cancel on to the coroutine, wherever it is; False if it is home."""
+        return not self.done() and self._trip.cancel(msg)
+
+
+class Trip:
+    """One absence of a coroutine from its task. Thread: the one that drives it, unless a method says otherwise."""
+
+    __slots__ = (
+        "_arrived",
+        "_awaited",
+        "_context",
+        "_coroutine",
+        "_error",
+        "_home",
+        "_hooks",
+        "_mailbox",
+        "_underway",
+        "_visit",
+        "_wake",
+        "asked",
+        "handle",
+        "loop",
+        "pin",
+        "place",
+        "task",
+        "ticket",
+    )
+
+    def __init__(self, task: asyncio.Task[Any], place: Place) -> None:
+        self.task = task
+        self.loop = task.get_loop()
+        self._home = home_of(self.loop)
+        self._mailbox = mailbox_of(self.loop)
+        self.handle: Threadlet[Any] | None = None  # if the coroutine is a threadlet
+        self.place = place  # where it is, or is about to be
+        self.pin = Pin(self)
+        self.asked: tuple[Any, ...] | None = None  # the arguments of a CancelledError that it was not told of yet
+        self.ticket: Any = None
+        self._arrived = next(_arrivals)
+        self._coroutine: Coroutine[Any, Any, Any] = coroutine_of(task)
+        self._hooks = sys.get_asyncgen_hooks()  # the loop's: it is to know of generators that begin in a worker
+        self._context: Context
+        self._wake: Callable[[Any], object]
+        self._awaited: Any = None  # in a worker: the future that the loop waits for
+        self._error: BaseException | None = None  # what is to be raised where it goes on
+        self._visit: asyncio.Task[Any] | None = None  # on another loop: the task that drives it
+        self._underway = False  # it has gone on somewhere else than at home
+
+    def is_here(self) -> bool:
+        """Say whether the code that runs on this thread is its own: not that of a task that it has started."""
+        loop = running_loop()
+        if loop is None:
+            return isinstance(self.place, WorkerGroup)
+        return loop is self.place and self._visit is not None and asyncio.current_task(loop) is self._visit
+
+    def told(self) -> tuple[Any, ...] | None:
+        """Return the arguments of a CancelledError that it is to get, None if there is none. Thread: any."""
+        visit = self._visit
+        if visit is not None and getattr(visit, "_must_cancel", False):
+            return tuple(filter(None, [getattr(visit, "_cancel_message", None)]))
+        return self.asked
+
+    # ------------------------------------------------------------------------------------------ from home, and back
+
+    def depart(self, wake: Callable[[Any], object], context: Context) -> None:
+        """Set out. The task is about to end its step, in which the context is still entered. Thread: loop."""
+        self._wake, self._context = wake, context
+        self.handle = self._home.current(self.task)
+        trips[self.task] = self
+        self._go(self.place)
+
+    def _go(self, place: Place) -> None:
+        """Hand the coroutine to who drives it at a place. Thread: any."""
+        self.place = place
+        try:
+            if place is None:
+                self._post(self._arrive, context=self._context)
+            elif isinstance(place, WorkerGroup):
+                place.submit(self, 0.0 if self.handle is None else self.handle._priority)
+            else:
+                place.call_soon_threadsafe(self._visits, context=Context())
+        except RuntimeError as error:  # no thread can be started, the loop is closed
+            self._error = error
+            self._go(HOME)
+
+    def _arrive(self) -> None:
+        """Have the task go on. Thread: loop, in the task's context."""
+        del trips[self.task]
+        asked, self.asked = self.asked, None
+        pin, wake = self.pin, self._wake
+        if asked is not None:
+            asyncio.Future.cancel(pin, *asked)
+        elif self._error is not None:
+            pin.set_exception(self._error)
+        else:
+            pin.set_result(None)
+        del self.pin, self._wake, self._error  # they refer to each other
+        wake(pin)
+
+    def cancel(self, msg: Any) -> bool:
+        """Note that the coroutine is to be told, and see that it is, wherever it is now. Thread: loop."""
+        if self._awaited is not None and self._awaited.cancel(msg=msg):
+            return True  # it comes from there
+        self.asked = () if msg is None else (msg,)
+        place = self.place
+        if isinstance(place, WorkerGroup):
+            if not self._underway and place.remove(self):
+                self._go(HOME)  # it has not begun: nobody has to wait for a thread to be told
+            else:
+                tell(self.handle or self.task)
+        elif place is not None:
+            try:
+                place.call_soon_threadsafe(self._cancel_visit, context=Context())
+            except RuntimeError:  # closed
+                pass
+        return True
+
+    def _finish(self, error: BaseException | None, value: Any) -> None:
+        """Give the task the outcome of its coroutine, which has ended elsewhere. Thread: loop."""
+        del trips[self.task]
+        del self.pin, self._wake
+        if error is None and self.asked is not None:  # as a task that is cancelled right before it stops
+            error = CancelledError(*self.asked)
+        if isinstance(error, CancelledError):
+            asyncio.Future.cancel(self.task, *error.args)
+        elif error is not None:
+            asyncio.Future.set_exception(self.task, error)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise error  # out of the loop, as from any task
+        else:
+            asyncio.Future.set_result(self.task, value)
+
+    def _end(self, error: BaseException | None, value: Any = None) -> None:
+        """Have the task end as its coroutine has. Thread: any."""
+        self._post(self._finish, error, value)
+
+    def _post(self, function: Callable[..., object], *args: Any, context: Context | None = None) -> None:
+        """Have the loop call a method. Thread: any."""
+        if not self._mailbox.post((function, args, context or Context())):
+            logger.debug("%r waits for ever: its event loop was closed while its coroutine was away", self.task)
+
+    # ----------------------------------------------------------------------------------------------- in a worker
+
+    def run_on_worker(self) -> None:
+        """Take a step. Thread: worker, that of the group that is its place."""
+        thread = threading.get_ident()
+        error, self._error = self._error, None
+        if self.asked is not None:
+            error = error if isinstance(error, CancelledError) else CancelledError(*self.asked)
+            self.asked = None
+        self._underway = True
+        travellers[thread] = self
+        sys.set_asyncgen_hooks(*self._hooks)
+        if self.handle is not None:
+            here[thread] = self.handle
+        brought = ended = None
+        value = None
+        try:
+            if error is None:
+                brought = self._context.run(self._coroutine.send, None)
+            else:
+                brought = self._context.run(self._coroutine.throw, error)
+        except StopIteration as stop:
+            ended, value = True, stop.value
+        except BaseException as raised:
+            if getattr(self._coroutine, "cr_suspended", False):  # somebody else is in that context just now
+                self._error = error
+                self._again_soon()
+                return
+            ended, error = True, without_driver(raised)
+        else:
+            error = None
+        finally:
+            sys.set_asyncgen_hooks(None, None)
+            del travellers[thread]
+            here.pop(thread, None)
+        try:
+            if ended:
+                self._end(error, value)
+            else:
+                self._go_on(brought)
+        finally:
+            del self, error, value  # a traceback may refer to this frame
+
+    def _go_on(self, brought: Any) -> None:
+        """Do what the coroutine wants that has yielded this: the last act of a step."""
+        if type(brought) is Move:
+            self._go(brought.place)
+        elif brought is None:
+            self._again_soon()
+        elif getattr(brought, "_asyncio_future_blocking", None):
+            brought._asyncio_future_blocking = False
+            self._post(self._await, brought)
+        else:
+            self._error = RuntimeError(f"Task got bad yield: {brought!r}")
+            self._go(self.place)
+
+    def _again_soon(self) -> None:
+        """Go on here when the loop has gone round."""
+        self._post(self._go, self.place)
+
+    def _await(self, future: Any) -> None:
+        """Wait for what the coroutine awaits. Thread: loop."""
+        try:
+            if future.get_loop() is not self.loop:
+                raise RuntimeError(f"{self.task!r} got {future!r}, which is attached to a different loop")
+            future.add_done_callback(self._continue, context=Context())
+        except Exception as error:
+            self._error = error
+            self._go(self.place)
+            return
+        self._awaited = future
+        if self.handle is not None and isinstance(future, Threadlet):
+            self._home.waits.begin(self.handle, future)
+        asked = self.asked
+        if asked is not None and future.cancel(*asked):
+            self.asked = None
+
+    def _continue(self, future: Any) -> None:
+        """Go on in a worker: what was awaited has come. Thread: loop."""
+        self._awaited = None
+        if self.handle is not None and isinstance(future, Threadlet):
+            self._home.waits.end(self.handle, future)
+        try:
+            future.result()
+        except BaseException as error:
+            self._error = error
+        self._go(self.place)
+
+    # --------------------------------------------------------------------------------------------- on another loop
+
+    def _visits(self) -> None:
+        """Have a task of this loop drive the coroutine. Thread: that loop."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._context.run(int)
+        except RuntimeError:  # the thread that it came from is just about to leave that
+            loop.call_soon(self._visits, context=Context())
+            return
+        self._underway = True
+        asked, self.asked = self.asked, None
+        error, self._error = self._error, None
+        visitor: Any = Visitor(self, self._coroutine, error)
+        self._visit = visit = asyncio.Task(visitor, loop=loop, name=self.task.get_name(), context=self._context)
+        visit.add_done_callback(visitor.leave, context=Context())
+        if asked is not None:
+            visit.cancel(*asked)
+
+    def _cancel_visit(self) -> None:
+        """Tell the coroutine, if it is still here, that it is to stop. Thread: that loop."""
+        visit, asked = self._visit, self.asked
+        if visit is not None and asked is not None and visit.get_loop() is running_loop() and visit.cancel(*asked):
+            self.asked = None
+
+
+@Coroutine.register
+class Visitor:
+    """Stands for a coroutine that comes from another loop, to the task that drives it on this one. Thread: this loop.
+
+    It ends when the coroutine moves on; ``leave`` is then called by the task.
+    """
+
+    def __init__(self, trip: Trip, coroutine: Coroutine[Any, Any, Any], error: BaseException | None) -> None:
+        self._trip = trip
+        self._coroutine = coroutine
+        self._error = error
+        self._goal: Move | None = None
+
+    def send(self, value: None) -> Any:
+        """Take a step."""
+        if self._error is not None:
+            return self.throw(self._error)
+        return self._step(self._coroutine.send, value)
+
+    def throw(self, error: BaseException) -> Any:
+        """Take a step that begins with an exception."""
+        self._error = None
+        return self._step(self._coroutine.throw, error)
+
+    def _step(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        thread = threading.get_ident()
+        before = travellers.get(thread)
+        travellers[thread] = self._trip
+        try:
+            brought = function(argument)
+        finally:
+            if before is None:
+                del travellers[thread]
+            else:
+                travellers[thread] = before
+        if type(brought) is Move:
+            self._goal = brought
+            raise StopIteration
+        return brought
+
+    def leave(self, visit: asyncio.Task[Any]) -> None:
+        """Hand the coroutine on, or its outcome."""
+        trip, goal = self._trip, self._goal
+        trip._visit = None
+        error: BaseException | None = None
+        value = None
+        try:
+            value = visit.result()
+        except BaseException as raised:
+            error = raised
+        if goal is None:
+            trip._end(None if error is None else without_driver(error), value)
+        else:
+            if isinstance(error, CancelledError):  # by its own code, within its last step
+                trip.asked = error.args
+            trip._go(goal.place)
+
+    def close(self) -> None:
+        """Close the coroutine: nobody will drive it any more."""
+        self._coroutine.close()
+
+    def __await__(self) -> Any:
+        raise TypeError("this stands for a coroutine that a task already runs; await the task")
+
+    def __getattr__(self, name: str) -> Any:
+        """Look like the coroutine: ``cr_frame`` and its like, for tracebacks and ``Task.get_stack``."""
+        return getattr(self._coroutine, name)
+
+
+# What a loop is to call, with what, in which context.
+Letter: TypeAlias = "tuple[Callable[..., object], tuple[Any, ...], Context]"
+
+
+def mailbox_of(loop: AbstractEventLoop) -> Mailbox[Letter]:
+    """Return the mailbox of a loop for coroutines that are away: a burst of them costs one wake-up. Thread: loop."""
+    mailbox: Mailbox[Letter] | None = getattr(loop, "_threadlets_arrivals", None)
+    if mailbox is None:
+
+        def deliver(burst: list[Letter]) -> None:
+            if len(burst) == 1:
+                function, args, context = burst[0]
+                context.run(function, *args)
+            else:  # each in a callback of its own: one may block, and the loop go on without it
+                for function, args, context in burst:
+                    loop.call_soon(function, *args, context=context)
+
+        mailbox = Mailbox(loop, deliver)
+        loop._threadlets_arrivals = mailbox  # type: ignore[attr-defined]
+    return mailbox
+
+
+def without_driver(error: BaseException) -> BaseException:
+    """Take the frames of who drives a coroutine off the outer end of a traceback."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
+        traceback = traceback.tb_next
+    return BaseException.with_traceback(error, traceback)
+
+
+def trip_here() -> Trip | None:
+    """Return the trip of the coroutine that runs here; None at home, and where none runs. Thread: any."""
+    trip: Trip | None = travellers.get(threading.get_ident()) if travellers else None
+    return trip if trip is not None and trip.is_here() else None
+
+
+def place_here() -> Place:
+    """Return where the coroutine that runs here is. Thread: any."""
+    trip = trip_here()
+    return HOME if trip is None else trip.place
+
+
+@types.coroutine
+def go(place: Place) -> Generator[Any, Any, None]:
+    """Go on at a place; at once, if it is that already.
+
+    Raises:
+        RuntimeError: Outside of a task; if the place cannot take it, raised at home.
+        asyncio.CancelledError: At the place, or at home if it never got there.
+
+    Thread: the one that drives the coroutine. Cancel: point.
+    """
+    trip = trip_here()
+    if trip is not None:
+        if place is trip.loop:
+            place = HOME
+        if trip.place is not place:
+            yield Move(place)
+    elif place is not HOME and place is not running_loop():
+        pin = Trip(_leaving(), place).pin
+        pin._asyncio_future_blocking = True
+        yield pin
+
+
+def _leaving() -> asyncio.Task[Any]:
+    """Return the task that runs here, if its coroutine may leave."""
+    loop = running_loop()
+    task = None if loop is None else asyncio.current_task(loop)
+    if not isinstance(task, asyncio.Task):
+        raise RuntimeError(
+            "a coroutine can leave its event loop only in a task of asyncio's: asyncio.run, create_task, a threadlet"
+        )
+    token: Any = getattr(loop, "_threadlets_token", None)
+    home: Any = getattr(loop, "_threadlets_home", None)
+    handle = None if home is None else home.current(task)
+    if (handle is not None and handle.entrypoint.at_home) or (token is not None and id(task) in token.aside.pinned):
+        raise RuntimeError(
+            f"{handle or task!r} is to stay on its event loop's own thread, by pinned() or affinity='home', and cannot "
+            f"leave: call plain functions with Contract(blocks='always')"
+        )
+    return task
