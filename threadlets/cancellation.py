@@ -35,7 +35,7 @@ from .definitions import check_seconds
 from .lifecycles import ABANDONED, ASKED, HERE, MISSED
 from .regions import region_here
 from .surroundings import here, outermost, travellers, trips
-from .tasks import relist, running_loop, unlist
+from .tasks import must_cancel, relist, running_loop, unlist
 
 if TYPE_CHECKING:
     from .handles import Threadlet
@@ -100,10 +100,10 @@ def me() -> Any:
             return thread if trip is None else trip.task  # in `async with offload()`
         loop, task = region[0].driver.loop, region[1]
     else:
-        trip = travellers.get(get_ident()) if travellers else None
         current = asyncio.current_task(loop)
         if current is None:
             return get_ident()
+        trip = travellers.get(get_ident()) if travellers else None
         if trip is not None and trip.is_here():
             return trip.handle or trip.task
         task = current
@@ -285,11 +285,9 @@ def raise_if_asked(who: Any) -> None:
         return
     if isinstance(who, asyncio.Future):  # a task that is no threadlet, in a region or away from its loop
         trip = trips.get(who) if trips else None  # type: ignore[call-overload]
-        if trip is not None:
-            if (told := trip.told()) is not None:
-                raise CancelledError(*told)
-        elif getattr(who, "_must_cancel", False):
-            raise CancelledError(*filter(None, [getattr(who, "_cancel_message", None)]))
+        told = must_cancel(who) if trip is None else trip.told()
+        if told is not None:
+            raise CancelledError(*told)
     elif asked(who):
         hold = holds.get(who)
         reason = who._value if hold is None or hold.overdue is None else hold.overdue

@@ -30,7 +30,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar, cast
 
-__all__ = ["coroutine_of", "relist", "running_loop", "set_running_loop", "start_task", "unlist"]
+__all__ = ["coroutine_of", "must_cancel", "relist", "running_loop", "set_running_loop", "start_task", "unlist"]
 
 T = TypeVar("T")
 
@@ -49,6 +49,13 @@ def unlist(task: asyncio.Task[Any]) -> None:
 def relist(task: asyncio.Task[Any]) -> None:
     """Undo that. Thread: loop, or one that is in a region of this task."""
     asyncio.tasks._register_task(task)
+
+
+def must_cancel(task: asyncio.Future[Any]) -> tuple[Any, ...] | None:
+    """Return the arguments of the CancelledError that a task is about to get, None if there is none. Thread: any."""
+    if not getattr(task, "_must_cancel", False):
+        return None
+    return tuple(filter(None, [getattr(task, "_cancel_message", None)]))
 
 
 if sys.version_info >= (3, 12):

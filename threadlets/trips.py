@@ -45,6 +45,7 @@ import threading
 import types
 from asyncio import AbstractEventLoop, CancelledError
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from contextvars import Context
 from itertools import count
 from typing import Any, TypeAlias
@@ -55,25 +56,16 @@ from .homes import home_of
 from .mailboxes import Mailbox
 from .surroundings import here, travellers, trips
 from .tasks import coroutine_of, running_loop
+from .visits import Move, Place, Visitor, without_driver
 from .workers import WorkerGroup
 
 __all__ = ["HOME", "Place", "go", "place_here"]
 
 logger = logging.getLogger("threadlets")
 
-Place: TypeAlias = "WorkerGroup | AbstractEventLoop | None"
 HOME: Place = None
 
 _arrivals = count(1)
-
-
-class Move:
-    """What a coroutine yields to be somewhere else."""
-
-    __slots__ = ("place",)
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
 
 
 class Pin(asyncio.Future[None]):
@@ -101,20 +93,20 @@ class Trip:
         "_awaited",
         "_context",
         "_coroutine",
-        "_error",
         "_home",
         "_hooks",
         "_mailbox",
-        "_underway",
-        "_visit",
+        "_visitor",
         "_wake",
         "asked",
+        "error",
         "handle",
         "loop",
         "pin",
         "place",
         "task",
         "ticket",
+        "underway",
     )
 
     def __init__(self, task: asyncio.Task[Any], place: Place) -> None:
@@ -133,23 +125,22 @@ class Trip:
         self._context: Context
         self._wake: Callable[[Any], object]
         self._awaited: Any = None  # in a worker: the future that the loop waits for
-        self._error: BaseException | None = None  # what is to be raised where it goes on
-        self._visit: asyncio.Task[Any] | None = None  # on another loop: the task that drives it
-        self._underway = False  # it has gone on somewhere else than at home
+        self.error: BaseException | None = None  # what is to be raised where it goes on
+        self._visitor: Visitor | None = None  # on another loop: stands for it there
+        self.underway = False  # it has gone on somewhere else than at home
 
     def is_here(self) -> bool:
         """Say whether the code that runs on this thread is its own: not that of a task that it has started."""
         loop = running_loop()
         if loop is None:
             return isinstance(self.place, WorkerGroup)
-        return loop is self.place and self._visit is not None and asyncio.current_task(loop) is self._visit
+        visitor = self._visitor
+        return loop is self.place and visitor is not None and asyncio.current_task(loop) is visitor.task
 
     def told(self) -> tuple[Any, ...] | None:
         """Return the arguments of a CancelledError that it is to get, None if there is none. Thread: any."""
-        visit = self._visit
-        if visit is not None and getattr(visit, "_must_cancel", False):
-            return tuple(filter(None, [getattr(visit, "_cancel_message", None)]))
-        return self.asked
+        told = None if self._visitor is None else self._visitor.told()
+        return self.asked if told is None else told
 
     # ------------------------------------------------------------------------------------------ from home, and back
 
@@ -158,9 +149,9 @@ class Trip:
         self._wake, self._context = wake, context
         self.handle = self._home.current(self.task)
         trips[self.task] = self
-        self._go(self.place)
+        self.go(self.place)
 
-    def _go(self, place: Place) -> None:
+    def go(self, place: Place) -> None:
         """Hand the coroutine to who drives it at a place. Thread: any."""
         self.place = place
         try:
@@ -169,10 +160,11 @@ class Trip:
             elif isinstance(place, WorkerGroup):
                 place.submit(self, 0.0 if self.handle is None else self.handle._priority)
             else:
-                place.call_soon_threadsafe(self._visits, context=Context())
+                self._visitor = visitor = Visitor(self, self._coroutine, self._context)
+                place.call_soon_threadsafe(visitor.arrive, context=Context())
         except RuntimeError as error:  # no thread can be started, the loop is closed
-            self._error = error
-            self._go(HOME)
+            self.error = error
+            self.go(HOME)
 
     def _arrive(self) -> None:
         """Have the task go on. Thread: loop, in the task's context."""
@@ -181,11 +173,11 @@ class Trip:
         pin, wake = self.pin, self._wake
         if asked is not None:
             asyncio.Future.cancel(pin, *asked)
-        elif self._error is not None:
-            pin.set_exception(self._error)
+        elif self.error is not None:
+            pin.set_exception(self.error)
         else:
             pin.set_result(None)
-        del self.pin, self._wake, self._error  # they refer to each other
+        del self.pin, self._wake, self.error  # they refer to each other
         wake(pin)
 
     def cancel(self, msg: Any) -> bool:
@@ -195,15 +187,13 @@ class Trip:
         self.asked = () if msg is None else (msg,)
         place = self.place
         if isinstance(place, WorkerGroup):
-            if not self._underway and place.remove(self):
-                self._go(HOME)  # it has not begun: nobody has to wait for a thread to be told
+            if not self.underway and place.remove(self):
+                self.go(HOME)  # it has not begun: nobody has to wait for a thread to be told
             else:
                 tell(self.handle or self.task)
-        elif place is not None:
-            try:
-                place.call_soon_threadsafe(self._cancel_visit, context=Context())
-            except RuntimeError:  # closed
-                pass
+        elif place is not None and (visitor := self._visitor) is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                place.call_soon_threadsafe(visitor.look, context=Context())
         return True
 
     def _finish(self, error: BaseException | None, value: Any) -> None:
@@ -221,7 +211,7 @@ class Trip:
         else:
             asyncio.Future.set_result(self.task, value)
 
-    def _end(self, error: BaseException | None, value: Any = None) -> None:
+    def end(self, error: BaseException | None, value: Any = None) -> None:
         """Have the task end as its coroutine has. Thread: any."""
         self._post(self._finish, error, value)
 
@@ -235,11 +225,11 @@ class Trip:
     def run_on_worker(self) -> None:
         """Take a step. Thread: worker, that of the group that is its place."""
         thread = threading.get_ident()
-        error, self._error = self._error, None
+        error, self.error = self.error, None
         if self.asked is not None:
             error = error if isinstance(error, CancelledError) else CancelledError(*self.asked)
             self.asked = None
-        self._underway = True
+        self.underway = True
         travellers[thread] = self
         sys.set_asyncgen_hooks(*self._hooks)
         if self.handle is not None:
@@ -255,7 +245,7 @@ class Trip:
             ended, value = True, stop.value
         except BaseException as raised:
             if getattr(self._coroutine, "cr_suspended", False):  # somebody else is in that context just now
-                self._error = error
+                self.error = error
                 self._again_soon()
                 return
             ended, error = True, without_driver(raised)
@@ -267,7 +257,7 @@ class Trip:
             here.pop(thread, None)
         try:
             if ended:
-                self._end(error, value)
+                self.end(error, value)
             else:
                 self._go_on(brought)
         finally:
@@ -276,19 +266,24 @@ class Trip:
     def _go_on(self, brought: Any) -> None:
         """Do what the coroutine wants that has yielded this: the last act of a step."""
         if type(brought) is Move:
-            self._go(brought.place)
+            self.go(brought.place)
         elif brought is None:
             self._again_soon()
         elif getattr(brought, "_asyncio_future_blocking", None):
             brought._asyncio_future_blocking = False
             self._post(self._await, brought)
         else:
-            self._error = RuntimeError(f"Task got bad yield: {brought!r}")
-            self._go(self.place)
+            self.error = RuntimeError(f"Task got bad yield: {brought!r}")
+            self.go(self.place)
 
     def _again_soon(self) -> None:
         """Go on here when the loop has gone round."""
-        self._post(self._go, self.place)
+        self._post(self.go, self.place)
+
+    def leaves(self, visitor: Visitor) -> None:
+        """Note that it is on the other loop no more. Thread: that loop."""
+        if self._visitor is visitor:
+            self._visitor = None
 
     def _await(self, future: Any) -> None:
         """Wait for what the coroutine awaits. Thread: loop."""
@@ -297,8 +292,8 @@ class Trip:
                 raise RuntimeError(f"{self.task!r} got {future!r}, which is attached to a different loop")
             future.add_done_callback(self._continue, context=Context())
         except Exception as error:
-            self._error = error
-            self._go(self.place)
+            self.error = error
+            self.go(self.place)
             return
         self._awaited = future
         if self.handle is not None and isinstance(future, Threadlet):
@@ -315,102 +310,8 @@ class Trip:
         try:
             future.result()
         except BaseException as error:
-            self._error = error
-        self._go(self.place)
-
-    # --------------------------------------------------------------------------------------------- on another loop
-
-    def _visits(self) -> None:
-        """Have a task of this loop drive the coroutine. Thread: that loop."""
-        loop = asyncio.get_running_loop()
-        try:
-            self._context.run(int)
-        except RuntimeError:  # the thread that it came from is just about to leave that
-            loop.call_soon(self._visits, context=Context())
-            return
-        self._underway = True
-        asked, self.asked = self.asked, None
-        error, self._error = self._error, None
-        visitor: Any = Visitor(self, self._coroutine, error)
-        self._visit = visit = asyncio.Task(visitor, loop=loop, name=self.task.get_name(), context=self._context)
-        visit.add_done_callback(visitor.leave, context=Context())
-        if asked is not None:
-            visit.cancel(*asked)
-
-    def _cancel_visit(self) -> None:
-        """Tell the coroutine, if it is still here, that it is to stop. Thread: that loop."""
-        visit, asked = self._visit, self.asked
-        if visit is not None and asked is not None and visit.get_loop() is running_loop() and visit.cancel(*asked):
-            self.asked = None
-
-
-@Coroutine.register
-class Visitor:
-    """Stands for a coroutine that comes from another loop, to the task that drives it on this one. Thread: this loop.
-
-    It ends when the coroutine moves on; ``leave`` is then called by the task.
-    """
-
-    def __init__(self, trip: Trip, coroutine: Coroutine[Any, Any, Any], error: BaseException | None) -> None:
-        self._trip = trip
-        self._coroutine = coroutine
-        self._error = error
-        self._goal: Move | None = None
-
-    def send(self, value: None) -> Any:
-        """Take a step."""
-        if self._error is not None:
-            return self.throw(self._error)
-        return self._step(self._coroutine.send, value)
-
-    def throw(self, error: BaseException) -> Any:
-        """Take a step that begins with an exception."""
-        self._error = None
-        return self._step(self._coroutine.throw, error)
-
-    def _step(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        thread = threading.get_ident()
-        before = travellers.get(thread)
-        travellers[thread] = self._trip
-        try:
-            brought = function(argument)
-        finally:
-            if before is None:
-                del travellers[thread]
-            else:
-                travellers[thread] = before
-        if type(brought) is Move:
-            self._goal = brought
-            raise StopIteration
-        return brought
-
-    def leave(self, visit: asyncio.Task[Any]) -> None:
-        """Hand the coroutine on, or its outcome."""
-        trip, goal = self._trip, self._goal
-        trip._visit = None
-        error: BaseException | None = None
-        value = None
-        try:
-            value = visit.result()
-        except BaseException as raised:
-            error = raised
-        if goal is None:
-            trip._end(None if error is None else without_driver(error), value)
-        else:
-            if isinstance(error, CancelledError):  # by its own code, within its last step
-                trip.asked = error.args
-            trip._go(goal.place)
-
-    def close(self) -> None:
-        """Close the coroutine: nobody will drive it any more."""
-        self._coroutine.close()
-
-    def __await__(self) -> Any:
-        raise TypeError("this stands for a coroutine that a task already runs; await the task")
-
-    def __getattr__(self, name: str) -> Any:
-        """Look like the coroutine: ``cr_frame`` and its like, for tracebacks and ``Task.get_stack``."""
-        return getattr(self._coroutine, name)
+            self.error = error
+        self.go(self.place)
 
 
 # What a loop is to call, with what, in which context.
@@ -433,14 +334,6 @@ def mailbox_of(loop: AbstractEventLoop) -> Mailbox[Letter]:
         mailbox = Mailbox(loop, deliver)
         loop._threadlets_arrivals = mailbox  # type: ignore[attr-defined]
     return mailbox
-
-
-def without_driver(error: BaseException) -> BaseException:
-    """Take the frames of who drives a coroutine off the outer end of a traceback."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
-        traceback = traceback.tb_next
-    return BaseException.with_traceback(error, traceback)
 
 
 def trip_here() -> Trip | None:
