@@ -13,23 +13,13 @@ import pytest
 from tests.conftest import Run
 from tests.travels import NODE, at_home, in_worker, nothing_is_left
 from tests.workbench import until
-from threadlets import (
-    Lock,
-    checkpoint,
-    current_threadlet,
-    holding,
-    migrate,
-    offload,
-    threadlet,
-)
+from threadlets import Lock, checkpoint, current_threadlet, deadlocks, holding, migrate, offload, threadlet
 from threadlets.cancellation import holds
+from threadlets.parking import ThreadWaiter
 from threadlets.surroundings import trips
 from threadlets.workers import WorkerGroup
 
 __all__ = ["nothing_is_left"]
-
-
-# -------------------------------------------------------------------------------------------------------- cancelling
 
 
 async def until_checkpoint() -> None:
@@ -227,3 +217,34 @@ def test_the_program_ends_while_a_coroutine_is_away(run: Run) -> None:
     _tasks: list[asyncio.Task[None]] = []
     run(main)
     assert ended == [True] and _tasks[0].cancelled()
+
+
+def test_given_the_lock_while_it_looks(once: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits on a thread, and looks for circles now and then, sees none when the lock is about to be his."""
+    lock, looks, give, look = Lock(), threading.Semaphore(0), ThreadWaiter.grant, deadlocks._look
+
+    def counted_look(*args: Any, **options: Any) -> None:
+        look(*args, **options)
+        looks.release()
+
+    def slow_give(waiter: ThreadWaiter, error: BaseException | None = None) -> bool:
+        while looks.acquire(blocking=False):
+            pass
+        assert looks.acquire(timeout=20), "it looks, when the lock is his and it was not told"
+        return give(waiter, error)
+
+    monkeypatch.setattr(deadlocks, "_look", counted_look)
+    monkeypatch.setattr(ThreadWaiter, "grant", slow_give)
+
+    async def waits() -> bool:
+        async with offload():
+            with lock:
+                return True
+
+    async def main() -> None:
+        async with lock:
+            task = asyncio.create_task(waits())
+            await until(lambda: "waiting" in repr(lock))
+        assert await task
+
+    once(main)

@@ -121,6 +121,12 @@ def _look(who: Any, waits: dict[Any, Any], *, begins: bool = False) -> None:
         if begins:
             waiting.update(waits)
         chain = _chain(who)
+        # He may be given the lock right now:
+        #   gives: notes that it is his        he: looks, and finds that he waits for what is his
+        #   gives: tells him
+        # That he wants what he holds was seen when he began to wait (test_given_the_lock_while_it_looks).
+        if chain is not None and not begins and getattr(chain[1], "_owner", None) == who:
+            chain = None
         if chain is not None:
             _forget(waits)
     if chain is not None:

@@ -28,7 +28,11 @@ class _Stay:
         if self._task is not None:
             raise RuntimeError("this block is in use: make one for each, 'async with offload():'")
         before = place_here()
-        await go(self._place)
+        try:
+            await go(self._place)
+        except (Exception, CancelledError):  # told when it came there: but the block is not entered
+            await go(before, returns=True)
+            raise
         trip = trip_here()
         self._before, self._task = before, current_task() if trip is None else trip.task
 
@@ -40,7 +44,7 @@ class _Stay:
             return  # nobody drives this coroutine any more
         if isinstance(error, CancelledError) and trip is not None:
             trip.asked = None  # it is leaving since it was told
-        await go(self._before)
+        await go(self._before, returns=True)
 
 
 class offload(_Stay):

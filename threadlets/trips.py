@@ -109,7 +109,7 @@ class Trip:
         "underway",
     )
 
-    def __init__(self, task: asyncio.Task[Any], place: Place) -> None:
+    def __init__(self, task: asyncio.Task[Any], place: Place, *, returns: bool) -> None:
         self.task = task
         self.loop = task.get_loop()
         self._home = home_of(self.loop)
@@ -127,7 +127,7 @@ class Trip:
         self._awaited: Any = None  # in a worker: the future that the loop waits for
         self.error: BaseException | None = None  # what is to be raised where it goes on
         self._visitor: Visitor | None = None  # on another loop: stands for it there
-        self.underway = False  # it has gone on somewhere else than at home
+        self.underway = returns  # it has gone on somewhere else than at home, so what is to end there is not told here
 
     def is_here(self) -> bool:
         """Say whether the code that runs on this thread is its own: not that of a task that it has started."""
@@ -184,7 +184,8 @@ class Trip:
         """Note that the coroutine is to be told, and see that it is, wherever it is now. Thread: loop."""
         if self._awaited is not None and self._awaited.cancel(msg=msg):
             return True  # it comes from there
-        self.asked = () if msg is None else (msg,)
+        if msg is not None or self.asked is None:
+            self.asked = () if msg is None else (msg,)
         place = self.place
         if isinstance(place, WorkerGroup):
             if not self.underway and place.remove(self):
@@ -349,8 +350,12 @@ def place_here() -> Place:
 
 
 @types.coroutine
-def go(place: Place) -> Generator[Any, Any, None]:
+def go(place: Place, *, returns: bool = False) -> Generator[Any, Any, None]:
     """Go on at a place; at once, if it is that already.
+
+    Args:
+        place: Where.
+        returns: It has been there before, and is to be told there if it is cancelled on the way.
 
     Raises:
         RuntimeError: Outside of a task; if the place cannot take it, raised at home.
@@ -365,7 +370,7 @@ def go(place: Place) -> Generator[Any, Any, None]:
         if trip.place is not place:
             yield Move(place)
     elif place is not HOME and place is not running_loop():
-        pin = Trip(_leaving(), place).pin
+        pin = Trip(_leaving(), place, returns=returns).pin
         pin._asyncio_future_blocking = True
         yield pin
 
