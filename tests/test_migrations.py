@@ -29,7 +29,7 @@ from threadlets import (
     threadlet,
 )
 from threadlets.cancellation import me
-from threadlets.workers import shared_group
+from threadlets.workers import WorkerGroup, shared_group
 
 __all__ = ["nothing_is_left"]
 
@@ -270,6 +270,29 @@ def test_it_waits_for_a_threadlet_as_if_it_were_home(run: Run) -> None:
             assert await pool.start(outer, priority=-3) == 1
 
     run(main)
+
+
+def test_who_waits_for_a_lock_does_not_hold_up_its_holder(once: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All threads of a group wait for a lock whose holder needs one: after a while there is one more."""
+    group = WorkerGroup("few", limit=2)
+    monkeypatch.setattr("threadlets.migrations.shared_group", lambda: group)
+    lock = Lock()
+
+    async def waits() -> None:
+        async with offload():
+            with lock:
+                pass
+
+    async def main() -> None:
+        async with lock:
+            tasks = [asyncio.create_task(waits()) for _ in range(2)]
+            await until(lambda: "2 waiting" in repr(lock))
+            async with offload():
+                assert not at_home()
+        await asyncio.gather(*tasks)
+        group._check()
+
+    once(main)
 
 
 # --------------------------------------------------------------------------------------------------------- generators

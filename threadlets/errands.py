@@ -16,6 +16,7 @@ from .surroundings import changes, here, travellers, waiting
 from .takeover import SAY_SECONDS, RunToken
 from .tasks import running_loop
 from .waits import family
+from .workers import serving_group
 
 __all__ = ["call_async"]
 
@@ -137,7 +138,7 @@ def call_async(function: Callable[..., Coroutine[Any, Any, T]], /, *args: Any) -
     if caller is not None:
         caller.pool._home.families = True  # type: ignore[union-attr]
     before = errand.context.copy()
-    workers = None if caller is None else caller.entrypoint.workers
+    workers = serving_group()
     lent = workers is not None and workers.lend()
     if region is not None and taken is not None:
         taken.awaits = True

@@ -23,10 +23,15 @@ from typing import Any
 from .cancellation import listens_to_task, parked, raise_if_asked
 from .queues import PriorityQueue
 from .tasks import running_loop
+from .workers import serving_group
 
 __all__ = ["Line", "TaskWaiter", "ThreadWaiter", "Waiter", "priority_now"]
 
 POLL = 0.05  # seconds; arbitrary: how often to look whether a task was cancelled by somebody who does not tell us
+
+# Who waits on a worker's thread waits for somebody who may need a worker, too, to go on. After so long the group does
+# without this thread, and may start another one: so as many as wait, they do not hold up whom they wait for.
+SPARED = 0.1  # seconds; arbitrary: longer than a lock is held for, mostly
 
 _arrivals = count(1)
 _forks = 0  # how many forks this process comes from
@@ -129,19 +134,27 @@ class ThreadWaiter(Waiter):
         deadline = None if timeout is None else monotonic() + timeout
         if poll is None and listens_to_task(self.owner):
             poll = POLL
-        with parked(self.owner, self._wake):
-            while not self.granted:
-                if not shielded:
-                    raise_if_asked(self.owner)
-                left = -1.0 if deadline is None else deadline - monotonic()
-                if deadline is not None and left <= 0:
-                    return
-                wait = min(left, threading.TIMEOUT_MAX)
-                if poll is not None:
-                    wait = poll if wait < 0 else min(wait, poll)
-                self._gate.acquire(timeout=wait)
-                if look is not None and poll is not None and not self.granted:
-                    look()
+        workers = serving_group()
+        spared, lent = monotonic() + SPARED, False
+        try:
+            with parked(self.owner, self._wake):
+                while not self.granted:
+                    if not shielded:
+                        raise_if_asked(self.owner)
+                    left = -1.0 if deadline is None else deadline - monotonic()
+                    if deadline is not None and left <= 0:
+                        return
+                    wait = min(left, threading.TIMEOUT_MAX)
+                    often = SPARED if poll is None and workers is not None and not lent else poll
+                    if often is not None:
+                        wait = often if wait < 0 else min(wait, often)
+                    if not self._gate.acquire(timeout=wait) and workers is not None and not lent:
+                        lent = monotonic() >= spared and workers.lend()
+                    if look is not None and poll is not None and not self.granted:
+                        look()
+        finally:
+            if lent and workers is not None:
+                workers.take_back()
 
 
 class TaskWaiter(Waiter):
