@@ -14,7 +14,7 @@ MODERN = import sys; sys.exit(sys.version_info < (3, 11))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # one pip at a time in an environment
-.PHONY: FORCE help demo crawler tenants test suites aiofiles faults coverage lint format types wheel bench situations clean
+.PHONY: FORCE help demo crawler tenants test suites aiofiles faults hops coverage lint format types wheel bench situations clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ aiofiles: $(VENV)/.has-test ## run aiofiles' own tests on the adapter, installed
 
 faults: $(VENV)/.has-test ## cancel, fail and time out 200,000 threadlets at random, and look what is left: --count, --loop, --seed
 	@$(BIN)/python -m tests.stress.faults $(ARGS)
+
+hops: $(VENV)/.has-test ## let coroutines hop 100,000 times among threads and loops, on each kind of loop: --count, --loop, --seed
+	@$(BIN)/python -m tests.stress.migrations $(ARGS)
 
 coverage: $(VENV)/.has-coverage ## run the tests and list the lines and branches they missed
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing $(ARGS)

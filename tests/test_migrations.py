@@ -28,7 +28,7 @@ from threadlets import (
     offload,
     threadlet,
 )
-from threadlets.cancellation import me
+from threadlets.regions import me
 from threadlets.workers import WorkerGroup, shared_group
 
 __all__ = ["nothing_is_left"]

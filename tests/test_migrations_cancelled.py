@@ -13,10 +13,10 @@ import pytest
 from tests.conftest import Run
 from tests.travels import NODE, at_home, in_worker, nothing_is_left
 from tests.workbench import until
-from threadlets import Lock, checkpoint, current_threadlet, deadlocks, holding, migrate, offload, threadlet
+from threadlets import Lock, call_async, checkpoint, current_threadlet, deadlocks, holding, migrate, offload, threadlet
 from threadlets.cancellation import holds
 from threadlets.parking import ThreadWaiter
-from threadlets.surroundings import trips
+from threadlets.surroundings import trip_of, trips
 from threadlets.workers import WorkerGroup
 
 __all__ = ["nothing_is_left"]
@@ -41,7 +41,7 @@ async def until_end() -> None:
     assert task is not None
     async with offload():
         began.wait(0.001)
-        while trips[task].asked is None:
+        while trip_of(task).asked is None:  # type: ignore[union-attr]
             time.sleep(0.0005)
     pytest.fail("the cancel is told at the end of the block at the latest")
 
@@ -57,7 +57,7 @@ def test_a_cancel_is_told(run: Run, body: Body) -> None:
 
     async def main() -> None:
         for started in (threadlet(body)(), asyncio.create_task(body())):
-            await until(lambda: any(trip.underway for trip in list(trips.values())))
+            await until(lambda: any(trip.underway for trip in trips))
             started.cancel("enough")
             with pytest.raises(asyncio.CancelledError, match="enough"):
                 await started
@@ -246,5 +246,59 @@ def test_given_the_lock_while_it_looks(once: Run, monkeypatch: pytest.MonkeyPatc
             task = asyncio.create_task(waits())
             await until(lambda: "waiting" in repr(lock))
         assert await task
+
+    once(main)
+
+
+def test_who_has_been_told_can_clean_up(run: Run) -> None:
+    """After a checkpoint has raised, the cleanup may await, come home, call async functions: it is told once."""
+    cleaned: list[str] = []
+
+    async def note(what: str) -> None:
+        await asyncio.sleep(0)
+        cleaned.append(what)
+
+    async def body() -> None:
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.003, future.set_result, None)
+        async with offload() as away:
+            try:
+                while True:
+                    time.sleep(0.0005)
+                    checkpoint()
+            finally:
+                assert in_worker()
+                await future
+                call_async(note, "called")
+                async with away.home():
+                    await note("at home")
+                assert in_worker()
+
+    async def main() -> None:
+        for started in (threadlet(body)(), asyncio.create_task(body())):
+            await until(lambda: any(trip.underway for trip in trips))
+            started.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await started
+        assert cleaned == ["called", "at home"] * 2
+
+    run(main)
+
+
+def test_many_wait_in_call_async_for_what_needs_a_worker(once: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for an async function, in a block, does not keep its thread from others."""
+    group = WorkerGroup("few", limit=2)
+    monkeypatch.setattr("threadlets.migrations.shared_group", lambda: group)
+
+    async def inner() -> bool:
+        async with offload():
+            return True
+
+    async def outer() -> bool:
+        async with offload():
+            return call_async(inner)
+
+    async def main() -> None:
+        assert all(await asyncio.gather(*[outer() for _ in range(6)]))
 
     once(main)

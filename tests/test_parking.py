@@ -14,8 +14,9 @@ from tests.support import eventually
 from tests.workbench import ON_WORKER, PATIENCE, Gate, ended, rounds, until
 from threadlets import Pool, Threadlet, current_threadlet, threadlet
 from threadlets import parking as module
-from threadlets.cancellation import holding, me
+from threadlets.cancellation import holding
 from threadlets.parking import Line, TaskWaiter, ThreadWaiter, Waiter, priority_now
+from threadlets.regions import me
 
 
 class Urgent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -22,6 +23,7 @@ number: ContextVar[int] = ContextVar("number", default=0)
 def nothing_is_left() -> Iterator[None]:
     """See that no coroutine is away when a test has ended."""
     yield
+    gc.collect()
     assert not trips and not travellers
 
 

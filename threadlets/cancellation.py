@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any
 
 from .definitions import check_seconds
 from .lifecycles import ABANDONED, ASKED, HERE, MISSED
-from .regions import region_here
-from .surroundings import here, outermost, travellers, trips
+from .regions import me
+from .surroundings import here, outermost, travellers, trip_of
 from .tasks import must_cancel, relist, running_loop, unlist
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ __all__ = [
     "is_forced",
     "leave",
     "listens_to_task",
-    "me",
     "parked",
     "raise_if_asked",
     "tell",
+    "to_be_told",
     "unexpire",
     "why",
 ]
@@ -81,34 +81,6 @@ class Hold:
 
 holds: dict[Any, Hold] = {}  # by threadlet: those that are inside of something
 _wakes: dict[Any, Callable[[], object]] = {}  # of those that wait on a thread: what wakes them
-
-
-def me() -> Any:
-    """Return who runs here: a threadlet, else a task, else the number of the thread. Thread: any.
-
-    If an event loop runs here it is one of its tasks, also in a plain function that has called ``asyncio.run``.
-    """
-    loop = running_loop()
-    if loop is None:
-        thread = get_ident()
-        handle = outermost(here.get(thread))
-        if handle is not None:
-            return handle
-        region = region_here()
-        if region is None or region[1] is None:
-            trip = travellers.get(thread)
-            return thread if trip is None else trip.task  # in `async with offload()`
-        loop, task = region[0].driver.loop, region[1]
-    else:
-        current = asyncio.current_task(loop)
-        if current is None:
-            return get_ident()
-        trip = travellers.get(get_ident()) if travellers else None
-        if trip is not None and trip.is_here():
-            return trip.handle or trip.task
-        task = current
-    home = getattr(loop, "_threadlets_home", None)
-    return (None if home is None else home.current(task)) or task
 
 
 def enter(who: Any, block: Any) -> None:
@@ -281,19 +253,31 @@ def asked(handle: Threadlet[Any]) -> bool:
 
 def raise_if_asked(who: Any) -> None:
     """Raise CancelledError if the code that runs here was asked to stop, and is not protected. Thread: its own."""
+    told = to_be_told(who)
+    if told is not None:
+        trip = travellers.get(get_ident()) if travellers else None
+        if trip is not None and trip.is_here():
+            trip.asked = None  # it has been told
+        raise CancelledError(*told)
+
+
+def to_be_told(who: Any) -> tuple[Any, ...] | None:
+    """Return the arguments of the CancelledError that somebody is to get on a thread, None if there is none.
+
+    Thread: any.
+    """
     if isinstance(who, int):
-        return
+        return None
     if isinstance(who, asyncio.Future):  # a task that is no threadlet, in a region or away from its loop
-        trip = trips.get(who) if trips else None  # type: ignore[call-overload]
-        told = must_cancel(who) if trip is None else trip.told()
-        if told is not None:
-            raise CancelledError(*told)
-    elif asked(who):
+        trip = trip_of(who)
+        return must_cancel(who) if trip is None else trip.told()
+    if asked(who):
         hold = holds.get(who)
         reason = who._value if hold is None or hold.overdue is None else hold.overdue
-        raise CancelledError(*([] if reason is None else [reason]))
-    elif listens_to_task(who) and (who not in holds or is_forced(who)):
-        raise_if_asked(who._task)
+        return () if reason is None else (reason,)
+    if listens_to_task(who) and (who not in holds or is_forced(who)):
+        return to_be_told(who._task)
+    return None
 
 
 def listens_to_task(who: Any) -> bool:
@@ -310,7 +294,8 @@ def checkpoint() -> None:
     ``await`` that waits is such a place. Inside of ``holding``, or of a ``Lock``, it does nothing before the grace runs
     out. Where no threadlet runs it does nothing.
 
-    A task that is told in a region is told once more at its next ``await``, since asyncio does not know of the first.
+    A task that is told in a region, or on another loop that it has migrated to, is told once more at its next
+    ``await``, since asyncio does not know of the first.
 
     Raises:
         asyncio.CancelledError: With the reason that ``cancel`` was given.

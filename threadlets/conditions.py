@@ -22,13 +22,13 @@ from time import monotonic
 from types import CodeType, TracebackType
 from typing import Any, TypeVar
 
-from .cancellation import me
 from .deadlocks import blocked_loop, name_of, waits_for
 from .definitions import check_seconds
 from .errors import Deadlock
 from .grants import Granted, check_count, check_in_task, check_on_thread, named
 from .locks import POLL, Lock
 from .parking import TaskWaiter, ThreadWaiter
+from .regions import me
 from .semaphores import Semaphore
 from .tasks import running_loop
 

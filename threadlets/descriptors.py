@@ -31,9 +31,10 @@ from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
-from .cancellation import checkpoint, listens_to_task, me, parked, raise_if_asked
+from .cancellation import checkpoint, listens_to_task, parked, raise_if_asked
 from .definitions import check_seconds
 from .parking import POLL
+from .regions import me
 from .tasks import running_loop
 
 __all__ = ["checkpoint_wait"]

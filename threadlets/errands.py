@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
-from .cancellation import me, parked, raise_if_asked
+from .cancellation import parked, raise_if_asked
 from .errors import NoRunningLoop
-from .regions import current_threadlet, region_here
+from .regions import current_threadlet, me, region_here
 from .surroundings import changes, here, travellers, waiting
 from .takeover import SAY_SECONDS, RunToken
 from .tasks import running_loop

@@ -25,9 +25,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .cancellation import checkpoint, me
+from .cancellation import checkpoint
 from .deadlocks import blocked_loop, name_of
 from .parking import Line, TaskWaiter, ThreadWaiter, Waiter
+from .regions import me
 from .takeover import SAY_SECONDS
 from .tasks import running_loop
 from .waits import in_line

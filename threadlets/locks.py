@@ -34,13 +34,14 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from .cancellation import GRACE, by_cancel, enter, holds, is_forced, leave, me, raise_if_asked
+from .cancellation import GRACE, by_cancel, enter, holds, is_forced, leave, raise_if_asked
 from .deadlocks import blocked_loop, name_of, waits_for
 from .definitions import check_seconds
 from .errors import LockPoisoned
 from .holders import Held
 from .lifecycles import ABANDONED, ASKED, HERE
 from .parking import TaskWaiter, ThreadWaiter, Waiter
+from .regions import me
 from .surroundings import here
 from .tasks import running_loop
 from .waits import in_line

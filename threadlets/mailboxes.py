@@ -22,9 +22,10 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from contextvars import Context
+from typing import Any, Generic, TypeAlias, TypeVar
 
-__all__ = ["Mailbox"]
+__all__ = ["Mailbox", "calls_of"]
 
 L = TypeVar("L")
 
@@ -73,3 +74,25 @@ class Mailbox(Generic[L]):
             burst.append(letters.popleft())
         if burst:
             self._deliver(burst)
+
+
+# What a loop is to call, with what, in which context.
+Call: TypeAlias = "tuple[Callable[..., object], tuple[Any, ...], Context]"
+
+
+def calls_of(loop: AbstractEventLoop) -> Mailbox[Call]:
+    """Return the mailbox of a loop for what it is to call: ``call_soon_threadsafe``, but for bursts. Thread: loop."""
+    mailbox: Mailbox[Call] | None = getattr(loop, "_threadlets_calls", None)
+    if mailbox is None:
+
+        def deliver(burst: list[Call]) -> None:
+            if len(burst) == 1:
+                function, args, context = burst[0]
+                context.run(function, *args)
+            else:  # each in a callback of its own: one may block, and the loop go on without it
+                for function, args, context in burst:
+                    loop.call_soon(function, *args, context=context)
+
+        mailbox = Mailbox(loop, deliver)
+        loop._threadlets_calls = mailbox  # type: ignore[attr-defined]
+    return mailbox

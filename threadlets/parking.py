@@ -20,7 +20,7 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from .cancellation import listens_to_task, parked, raise_if_asked
+from .cancellation import listens_to_task, parked, raise_if_asked, to_be_told
 from .queues import PriorityQueue
 from .tasks import running_loop
 from .workers import serving_group
@@ -100,11 +100,7 @@ class ThreadWaiter(Waiter):
     @property
     def is_leaving(self) -> bool:
         """Whether its owner was asked to stop, or it is granted: he is about to go on. Thread: any."""
-        try:
-            raise_if_asked(self.owner)
-        except asyncio.CancelledError:
-            return True
-        return self.granted
+        return self.granted or to_be_told(self.owner) is not None
 
     @property
     def is_lost(self) -> bool:

@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .claims import Taken
-from .surroundings import here, travellers
+from .surroundings import here, outermost, travellers
 from .takeover import FORFEITED, RunToken, tokens
 from .tasks import running_loop, set_running_loop
 
-__all__ = ["blocking", "current_threadlet", "pinned", "region_here"]
+__all__ = ["blocking", "current_threadlet", "me", "pinned", "region_here"]
 
 if TYPE_CHECKING:
     from .handles import Threadlet
@@ -165,3 +165,31 @@ def current_threadlet() -> Threadlet[Any] | None:
         task = asyncio.current_task(loop)
     home: Home | None = getattr(loop, "_threadlets_home", None)
     return None if home is None else home.current(task)
+
+
+def me() -> Any:
+    """Return who runs here: a threadlet, else a task, else the number of the thread. Thread: any.
+
+    If an event loop runs here it is one of its tasks, also in a plain function that has called ``asyncio.run``.
+    """
+    loop = running_loop()
+    if loop is None:
+        thread = threading.get_ident()
+        handle = outermost(here.get(thread))
+        if handle is not None:
+            return handle
+        region = region_here()
+        if region is None or region[1] is None:
+            trip = travellers.get(thread)
+            return thread if trip is None else trip.task  # in `async with offload()`
+        loop, task = region[0].driver.loop, region[1]
+    else:
+        current = asyncio.current_task(loop)
+        if current is None:
+            return threading.get_ident()
+        trip = travellers.get(threading.get_ident()) if travellers else None
+        if trip is not None and trip.is_here():
+            return trip.handle or trip.task
+        task = current
+    home = getattr(loop, "_threadlets_home", None)
+    return (None if home is None else home.current(task)) or task

@@ -61,7 +61,10 @@ def _run(loop: asyncio.AbstractEventLoop, cpus: frozenset[int]) -> None:
     bind_thread(cpus)
     asyncio.set_event_loop(loop)
     while not loop.is_closed():  # somebody may stop it: it belongs to all who have come here
-        loop.run_forever()
+        try:
+            loop.run_forever()
+        except (KeyboardInterrupt, SystemExit):  # raised by a coroutine: its own loop is to let it out
+            pass
 
 
 def _after_fork() -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 
 from .lifecycles import HERE
 
 if TYPE_CHECKING:
-    import asyncio
-
     from .handles import Threadlet
     from .trips import Trip
 
-__all__ = ["changes", "here", "outermost", "travellers", "trips", "waiting"]
+__all__ = ["changes", "here", "outermost", "travellers", "trip_of", "trips", "waiting"]
 
 
 # By thread: the innermost plain function's threadlet. A dict and not a threading.local, which costs 100 ns more a call.
@@ -23,9 +22,14 @@ here: dict[int, Threadlet[Any] | None] = {}
 # that are blocked; for a lock, for a task, for one of these. To find circles: see deadlocks.py.
 waiting: dict[Any, Any] = {}
 
-# Coroutines that are away from their tasks: by task, and by the thread that takes a step of one right now.
-trips: dict[asyncio.Task[Any], Trip] = {}
+# Coroutines that are away from their tasks: all, and by the thread that takes a step of one right now.
+trips: weakref.WeakSet[Trip] = weakref.WeakSet()
 travellers: dict[int, Trip] = {}
+
+
+def trip_of(task: Any) -> Trip | None:
+    """Return the trip of a task's coroutine, which the task waits for; None if it is home. Thread: any."""
+    return getattr(getattr(task, "_fut_waiter", None), "trip", None)
 
 
 def outermost(handle: Threadlet[Any] | None) -> Threadlet[Any] | None:

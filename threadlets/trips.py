@@ -40,20 +40,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 import types
-from asyncio import AbstractEventLoop, CancelledError
+from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import Context
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any
 
 from .cancellation import tell
 from .handles import Threadlet
 from .homes import home_of
-from .mailboxes import Mailbox
+from .mailboxes import calls_of
 from .surroundings import here, travellers, trips
 from .tasks import coroutine_of, running_loop
 from .visits import Move, Place, Visitor, without_driver
@@ -73,22 +74,23 @@ class Pin(asyncio.Future[None]):
 
     def __init__(self, trip: Trip) -> None:
         super().__init__(loop=trip.loop)
-        self._trip = trip
+        self.trip = trip
 
     def add_done_callback(self, callback: Callable[..., object], *, context: Context | None = None) -> None:
         """Set out: this is the task, which has stopped to run its coroutine."""
         assert context is not None, "a task waits in its own context"
-        self._trip.depart(callback, context)
+        self.trip.depart(callback, context)
 
     def cancel(self, msg: Any = None) -> bool:
         """Pass a cancel on to the coroutine, wherever it is; False if it is home."""
-        return not self.done() and self._trip.cancel(msg)
+        return not self.done() and self.trip.cancel(msg)
 
 
 class Trip:
     """One absence of a coroutine from its task. Thread: the one that drives it, unless a method says otherwise."""
 
     __slots__ = (
+        "__weakref__",
         "_arrived",
         "_awaited",
         "_context",
@@ -113,7 +115,7 @@ class Trip:
         self.task = task
         self.loop = task.get_loop()
         self._home = home_of(self.loop)
-        self._mailbox = mailbox_of(self.loop)
+        self._mailbox = calls_of(self.loop)
         self.handle: Threadlet[Any] | None = None  # if the coroutine is a threadlet
         self.place = place  # where it is, or is about to be
         self.pin = Pin(self)
@@ -148,8 +150,11 @@ class Trip:
         """Set out. The task is about to end its step, in which the context is still entered. Thread: loop."""
         self._wake, self._context = wake, context
         self.handle = self._home.current(self.task)
-        trips[self.task] = self
-        self.go(self.place)
+        trips.add(self)
+        if isinstance(self._coroutine, types.CoroutineType):
+            self.go(self.place)
+        else:  # it cannot be asked whether it has taken a step: see run_on_worker
+            self.loop.call_soon(self.go, self.place, context=Context())
 
     def go(self, place: Place) -> None:
         """Hand the coroutine to who drives it at a place. Thread: any."""
@@ -168,7 +173,7 @@ class Trip:
 
     def _arrive(self) -> None:
         """Have the task go on. Thread: loop, in the task's context."""
-        del trips[self.task]
+        trips.discard(self)
         asked, self.asked = self.asked, None
         pin, wake = self.pin, self._wake
         if asked is not None:
@@ -199,7 +204,7 @@ class Trip:
 
     def _finish(self, error: BaseException | None, value: Any) -> None:
         """Give the task the outcome of its coroutine, which has ended elsewhere. Thread: loop."""
-        del trips[self.task]
+        trips.discard(self)
         del self.pin, self._wake
         if error is None and self.asked is not None:  # as a task that is cancelled right before it stops
             error = CancelledError(*self.asked)
@@ -220,6 +225,7 @@ class Trip:
         """Have the loop call a method. Thread: any."""
         if not self._mailbox.post((function, args, context or Context())):
             logger.debug("%r waits for ever: its event loop was closed while its coroutine was away", self.task)
+            trips.discard(self)
 
     # ----------------------------------------------------------------------------------------------- in a worker
 
@@ -245,7 +251,9 @@ class Trip:
         except StopIteration as stop:
             ended, value = True, stop.value
         except BaseException as raised:
-            if getattr(self._coroutine, "cr_suspended", False):  # somebody else is in that context just now
+            if getattr(
+                self._coroutine, "cr_suspended", False
+            ):  # the task has not ended its step, and is in its context
                 self.error = error
                 self._again_soon()
                 return
@@ -289,6 +297,8 @@ class Trip:
     def _await(self, future: Any) -> None:
         """Wait for what the coroutine awaits. Thread: loop."""
         try:
+            if future is self.task or future is self.handle:
+                raise RuntimeError(f"Task cannot await on itself: {self.task!r}")
             if future.get_loop() is not self.loop:
                 raise RuntimeError(f"{self.task!r} got {future!r}, which is attached to a different loop")
             future.add_done_callback(self._continue, context=Context())
@@ -313,28 +323,6 @@ class Trip:
         except BaseException as error:
             self.error = error
         self.go(self.place)
-
-
-# What a loop is to call, with what, in which context.
-Letter: TypeAlias = "tuple[Callable[..., object], tuple[Any, ...], Context]"
-
-
-def mailbox_of(loop: AbstractEventLoop) -> Mailbox[Letter]:
-    """Return the mailbox of a loop for coroutines that are away: a burst of them costs one wake-up. Thread: loop."""
-    mailbox: Mailbox[Letter] | None = getattr(loop, "_threadlets_arrivals", None)
-    if mailbox is None:
-
-        def deliver(burst: list[Letter]) -> None:
-            if len(burst) == 1:
-                function, args, context = burst[0]
-                context.run(function, *args)
-            else:  # each in a callback of its own: one may block, and the loop go on without it
-                for function, args, context in burst:
-                    loop.call_soon(function, *args, context=context)
-
-        mailbox = Mailbox(loop, deliver)
-        loop._threadlets_arrivals = mailbox  # type: ignore[attr-defined]
-    return mailbox
 
 
 def trip_here() -> Trip | None:
@@ -392,3 +380,13 @@ def _leaving() -> asyncio.Task[Any]:
             f"leave: call plain functions with Contract(blocks='always')"
         )
     return task
+
+
+def _after_fork() -> None:
+    """Forget the coroutines that run on threads which a forked child does not have."""
+    for thread in [each for each in travellers if each != threading.get_ident()]:
+        del travellers[thread]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -16,7 +16,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from threadlets import Threadlet, checkpoint, current_threadlet, defer
-from threadlets.cancellation import is_forced, me
+from threadlets.cancellation import is_forced
+from threadlets.regions import me
 
 if TYPE_CHECKING:
     from tests.stress.world import World
