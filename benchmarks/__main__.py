@@ -19,7 +19,7 @@ from . import pool
 from .harness import LOOPS, Comparison, Effort, environment, has, run_on
 from .tables import headline, rows, show, verdicts
 
-BENCHMARKS = ("calls", "coroutines", "workers", "memory", "pool", "takeover", "cancel", "files", "static")
+BENCHMARKS = ("calls", "coroutines", "workers", "memory", "pool", "takeover", "cancel", "files", "static", "offload")
 ONE_LOOP = ("memory", "pool")  # what waits is not in the loop
 
 
@@ -88,7 +88,7 @@ def _be_child(options: argparse.Namespace) -> int:
 
 
 def _measure(name: str, loop: str, effort: Effort) -> list[Comparison]:
-    from . import calls, cancel, coroutines, files, memory, static, takeover, workers
+    from . import calls, cancel, coroutines, files, memory, offload, static, takeover, workers
 
     by_themselves = {
         "memory": memory.measure,
@@ -104,6 +104,7 @@ def _measure(name: str, loop: str, effort: Effort) -> list[Comparison]:
         "coroutines": coroutines.measure,
         "workers": workers.measure,
         "cancel": cancel.measure,
+        "offload": offload.measure,
     }
     return run_on(loop, on_loop[name](effort))
 
