@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Run
 from tests.travels import NODE, in_worker, nothing_is_left
+from tests.workbench import until
 from threadlets import (
     Lock,
     current_threadlet,
@@ -19,6 +20,7 @@ from threadlets import (
     offload,
     threadlet,
 )
+from threadlets.surroundings import trips
 
 __all__ = ["nothing_is_left"]
 
@@ -148,3 +150,84 @@ def test_two_loops_send_each_other_coroutines(run: Run) -> None:
         other.call_soon_threadsafe(other.stop)
         thread.join()
         other.close()
+
+
+def test_cancels_are_counted_on_both_sides(run: Run) -> None:
+    """A timeout that was entered at home ends on the other loop; and neither side has a cancel left over."""
+
+    async def fails() -> None:
+        raise KeyError
+
+    async def main() -> None:
+        home = asyncio.current_task()
+        assert home is not None
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.003):
+                await migrate(NODE)
+                await asyncio.sleep(20)
+        there = asyncio.current_task()
+        assert there is not None and there is not home and there.cancelling() == home.cancelling() == 0
+        for _ in range(2):  # where a cancel left over would be raised instead
+            with pytest.raises(ExceptionGroup):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(fails())
+                    await asyncio.sleep(20)
+            await migrate(None)
+        assert home.cancelling() == 0
+
+    run(main)
+
+
+def test_one_takes_back_a_cancel_of_the_other_side(run: Run) -> None:
+    """uncancel() on the other loop is for what was asked at home."""
+
+    async def stubborn() -> list[int]:
+        await migrate(NODE)
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            counts = [task.cancelling(), task.uncancel()]
+        task.cancel()
+        counts.append(task.cancelling())
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(20)
+        counts.append(task.uncancel())
+        await migrate(None)
+        return counts
+
+    async def main() -> None:
+        task = asyncio.create_task(stubborn())
+        await until(lambda: any(trip.underway for trip in trips))
+        task.cancel()
+        assert await task == [1, 0, 1, 0] and task.cancelling() == 0
+
+    run(main)
+
+
+def test_its_other_loop_is_closed(run: Run) -> None:
+    """Nobody drives it there any more: a cancel is told at home."""
+    other = new_event_loop()
+
+    async def visits() -> None:
+        try:
+            await migrate(other)
+            await asyncio.sleep(20)
+        finally:
+            assert asyncio.get_running_loop() is not other
+
+    async def main() -> None:
+        thread = threading.Thread(target=other.run_forever)
+        thread.start()
+        task = asyncio.create_task(visits())
+        await until(lambda: any(trip.underway for trip in trips))
+        other.call_soon_threadsafe(other.stop)
+        thread.join()
+        other.close()
+        task.cancel("no more")
+        with pytest.raises(asyncio.CancelledError, match="no more"):
+            await task
+
+    run(main)
+    assert other.is_closed()

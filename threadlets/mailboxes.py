@@ -87,8 +87,11 @@ def calls_of(loop: AbstractEventLoop) -> Mailbox[Call]:
 
         def deliver(burst: list[Call]) -> None:
             if len(burst) == 1:
-                function, args, context = burst[0]
-                context.run(function, *args)
+                function, args, context = burst.pop()
+                try:
+                    context.run(function, *args)
+                finally:
+                    del function, args, context  # a traceback may refer to this frame
             else:  # each in a callback of its own: one may block, and the loop go on without it
                 for function, args, context in burst:
                     loop.call_soon(function, *args, context=context)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import types
 from asyncio import AbstractEventLoop, CancelledError, Task, current_task
+from collections.abc import Generator
 from types import TracebackType
 from typing import Any
 
 from .groups import workers_at
+from .surroundings import travellers
+from .tasks import running_loop
 from .topology import Node
-from .trips import HOME, Place, go, place_here, trip_here
+from .trips import HOME, Place, Trip
+from .visits import Move
 from .workers import shared_group
 
 __all__ = ["migrate", "offload"]
@@ -118,3 +124,63 @@ async def migrate(target: Node | AbstractEventLoop | None) -> None:
     if target is not None and not target.is_running():
         raise RuntimeError(f"migrate({target!r}): that event loop does not run, so nothing would go on there")
     await go(target)
+
+
+# -------------------------------------------------------------------------------------------------- how
+
+
+def trip_here() -> Trip | None:
+    """Return the trip of the coroutine that runs here; None at home, and where none runs. Thread: any."""
+    trip: Trip | None = travellers.get(threading.get_ident()) if travellers else None
+    return trip if trip is not None and trip.is_here() else None
+
+
+def place_here() -> Place:
+    """Return where the coroutine that runs here is. Thread: any."""
+    trip = trip_here()
+    return HOME if trip is None else trip.place
+
+
+@types.coroutine
+def go(place: Place, *, returns: bool = False) -> Generator[Any, Any, None]:
+    """Go on at a place; at once, if it is that already.
+
+    Args:
+        place: Where.
+        returns: It has been there before, and is to be told there if it is cancelled on the way.
+
+    Raises:
+        RuntimeError: Outside of a task; if the place cannot take it, raised at home.
+        asyncio.CancelledError: At the place, or at home if it never got there.
+
+    Thread: the one that drives the coroutine. Cancel: point.
+    """
+    trip = trip_here()
+    if trip is not None:
+        if place is trip.loop:
+            place = HOME
+        if trip.place is not place:
+            yield Move(place)
+    elif place is not HOME and place is not running_loop():
+        pin = Trip(_leaving(), place, returns=returns).pin
+        pin._asyncio_future_blocking = True
+        yield pin
+
+
+def _leaving() -> Task[Any]:
+    """Return the task that runs here, if its coroutine may leave."""
+    loop = running_loop()
+    task = None if loop is None else current_task(loop)
+    if not isinstance(task, Task):
+        raise RuntimeError(
+            "a coroutine can leave its event loop only in a task of asyncio's: asyncio.run, create_task, a threadlet"
+        )
+    token: Any = getattr(loop, "_threadlets_token", None)
+    home: Any = getattr(loop, "_threadlets_home", None)
+    handle = None if home is None else home.current(task)
+    if (handle is not None and handle.entrypoint.at_home) or (token is not None and id(task) in token.aside.pinned):
+        raise RuntimeError(
+            f"{handle or task!r} is to stay on its event loop's own thread, by pinned() or affinity='home', and cannot "
+            f"leave: call plain functions with Contract(blocks='always')"
+        )
+    return task

@@ -44,9 +44,8 @@ import os
 import sys
 import threading
 import types
-from asyncio import CancelledError
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
+from asyncio import AbstractEventLoop, CancelledError
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from itertools import count
 from typing import Any
@@ -60,7 +59,7 @@ from .tasks import coroutine_of, running_loop
 from .visits import Move, Place, Visitor, without_driver
 from .workers import WorkerGroup
 
-__all__ = ["HOME", "Place", "go", "place_here"]
+__all__ = ["HOME", "Place", "Trip"]
 
 logger = logging.getLogger("threadlets")
 
@@ -92,6 +91,7 @@ class Trip:
     __slots__ = (
         "__weakref__",
         "_arrived",
+        "_asked_here",
         "_awaited",
         "_context",
         "_coroutine",
@@ -120,6 +120,7 @@ class Trip:
         self.place = place  # where it is, or is about to be
         self.pin = Pin(self)
         self.asked: tuple[Any, ...] | None = None  # the arguments of a CancelledError that it was not told of yet
+        self._asked_here: tuple[Any, ...] | None = None  # the same, not passed on yet
         self.ticket: Any = None
         self._arrived = next(_arrivals)
         self._coroutine: Coroutine[Any, Any, Any] = coroutine_of(task)
@@ -174,7 +175,8 @@ class Trip:
     def _arrive(self) -> None:
         """Have the task go on. Thread: loop, in the task's context."""
         trips.discard(self)
-        asked, self.asked = self.asked, None
+        asked = self.asked if self._asked_here is None else self._asked_here
+        self.asked = self._asked_here = None
         pin, wake = self.pin, self._wake
         if asked is not None:
             asyncio.Future.cancel(pin, *asked)
@@ -183,14 +185,37 @@ class Trip:
         else:
             pin.set_result(None)
         del self.pin, self._wake, self.error  # they refer to each other
-        wake(pin)
+        try:
+            wake(pin)
+        finally:
+            del self, pin, wake  # a traceback may refer to this frame, and the task to that
 
     def cancel(self, msg: Any) -> bool:
         """Note that the coroutine is to be told, and see that it is, wherever it is now. Thread: loop."""
         if self._awaited is not None and self._awaited.cancel(msg=msg):
             return True  # it comes from there
-        if msg is not None or self.asked is None:
-            self.asked = () if msg is None else (msg,)
+        if isinstance(self.place, AbstractEventLoop):
+            self.loop.call_soon(self._pass_on, context=Context())
+            if msg is not None or self._asked_here is None:
+                self._asked_here = () if msg is None else (msg,)
+        else:
+            self._note(() if msg is None else (msg,))
+        return True
+
+    def _pass_on(self) -> None:
+        """Pass a cancel on to another loop, when the callback that has asked for it has ended. Thread: loop.
+
+        Its thread would be told at once, and ask who has told it before that has noted that it did: so does a timeout
+        (``test_cancels_are_counted_on_both_sides``).
+        """
+        asked, self._asked_here = self._asked_here, None
+        if asked is not None:  # it is not home by now
+            self._note(asked)
+
+    def _note(self, asked: tuple[Any, ...]) -> None:
+        """Note a cancel, and see that the coroutine is told, wherever it is now. Thread: loop."""
+        if asked or self.asked is None:
+            self.asked = asked
         place = self.place
         if isinstance(place, WorkerGroup):
             if not self.underway and place.remove(self):
@@ -198,16 +223,21 @@ class Trip:
             else:
                 tell(self.handle or self.task)
         elif place is not None and (visitor := self._visitor) is not None:
-            with suppress(RuntimeError):  # the loop is closed
+            if not place.is_running():
+                logger.warning("%r was cancelled, and is on an event loop that does not run: %r", self.task, place)
+            try:
                 place.call_soon_threadsafe(visitor.look, context=Context())
-        return True
+            except RuntimeError:  # that loop is closed: nobody drives the coroutine any more
+                self.go(HOME)
 
     def _finish(self, error: BaseException | None, value: Any) -> None:
         """Give the task the outcome of its coroutine, which has ended elsewhere. Thread: loop."""
         trips.discard(self)
         del self.pin, self._wake
-        if error is None and self.asked is not None:  # as a task that is cancelled right before it stops
-            error = CancelledError(*self.asked)
+        asked = self.asked if self._asked_here is None else self._asked_here
+        self._asked_here = None
+        if error is None and asked is not None:  # as a task that is cancelled right before it stops
+            error = CancelledError(*asked)
         if isinstance(error, CancelledError):
             asyncio.Future.cancel(self.task, *error.args)
         elif error is not None:
@@ -323,63 +353,6 @@ class Trip:
         except BaseException as error:
             self.error = error
         self.go(self.place)
-
-
-def trip_here() -> Trip | None:
-    """Return the trip of the coroutine that runs here; None at home, and where none runs. Thread: any."""
-    trip: Trip | None = travellers.get(threading.get_ident()) if travellers else None
-    return trip if trip is not None and trip.is_here() else None
-
-
-def place_here() -> Place:
-    """Return where the coroutine that runs here is. Thread: any."""
-    trip = trip_here()
-    return HOME if trip is None else trip.place
-
-
-@types.coroutine
-def go(place: Place, *, returns: bool = False) -> Generator[Any, Any, None]:
-    """Go on at a place; at once, if it is that already.
-
-    Args:
-        place: Where.
-        returns: It has been there before, and is to be told there if it is cancelled on the way.
-
-    Raises:
-        RuntimeError: Outside of a task; if the place cannot take it, raised at home.
-        asyncio.CancelledError: At the place, or at home if it never got there.
-
-    Thread: the one that drives the coroutine. Cancel: point.
-    """
-    trip = trip_here()
-    if trip is not None:
-        if place is trip.loop:
-            place = HOME
-        if trip.place is not place:
-            yield Move(place)
-    elif place is not HOME and place is not running_loop():
-        pin = Trip(_leaving(), place, returns=returns).pin
-        pin._asyncio_future_blocking = True
-        yield pin
-
-
-def _leaving() -> asyncio.Task[Any]:
-    """Return the task that runs here, if its coroutine may leave."""
-    loop = running_loop()
-    task = None if loop is None else asyncio.current_task(loop)
-    if not isinstance(task, asyncio.Task):
-        raise RuntimeError(
-            "a coroutine can leave its event loop only in a task of asyncio's: asyncio.run, create_task, a threadlet"
-        )
-    token: Any = getattr(loop, "_threadlets_token", None)
-    home: Any = getattr(loop, "_threadlets_home", None)
-    handle = None if home is None else home.current(task)
-    if (handle is not None and handle.entrypoint.at_home) or (token is not None and id(task) in token.aside.pinned):
-        raise RuntimeError(
-            f"{handle or task!r} is to stay on its event loop's own thread, by pinned() or affinity='home', and cannot "
-            f"leave: call plain functions with Contract(blocks='always')"
-        )
-    return task
 
 
 def _after_fork() -> None:

@@ -39,6 +39,41 @@ class Move:
         self.place = place
 
 
+class Visit(asyncio.Task[Any]):
+    """The task that drives a visitor: it counts cancels together with the task at home. Thread: this loop.
+
+    So who has counted there, ``asyncio.timeout`` for one, finds the same number here, and takes back what is his.
+    """
+
+    def __init__(self, visitor: Visitor, home: asyncio.Task[Any], context: Context) -> None:
+        coroutine: Any = visitor  # it looks like one
+        self._home = home
+        self._here = 0  # how often it was cancelled on this side
+        super().__init__(coroutine, loop=asyncio.get_running_loop(), name=home.get_name(), context=context)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel it from this side."""
+        self._here += not self.done()
+        return super().cancel(msg)
+
+    def tell(self, asked: tuple[Any, ...]) -> bool:
+        """Pass on a cancel that was counted at home; False if the coroutine has left."""
+        return super().cancel(*asked)
+
+    def cancelling(self) -> int:
+        """Return how many cancels there are that were not taken back, on both sides."""
+        return self._home.cancelling() + self._here
+
+    def uncancel(self) -> int:
+        """Take one back."""
+        super().uncancel()
+        if self._here:
+            self._here -= 1
+        else:
+            self._home.uncancel()
+        return self.cancelling()
+
+
 @Coroutine.register
 class Visitor:
     """Stands for a coroutine that comes from another loop, to the task that drives it on this one. Thread: this loop.
@@ -48,7 +83,7 @@ class Visitor:
     """
 
     def __init__(self, trip: Trip, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
-        self.task: asyncio.Task[Any] | None = None
+        self.task: Visit | None = None
         self._trip = trip
         self._coroutine = coroutine
         self._context = context
@@ -64,17 +99,19 @@ class Visitor:
             loop.call_soon(self.arrive, context=Context())
             return
         trip.underway = True
-        asked, trip.asked = trip.asked, None
+        asked = trip.asked
+        if asked is not None:  # not otherwise: it may be noted right now
+            trip.asked = None
         self._error, trip.error = trip.error, None
-        self.task = asyncio.Task(self, loop=loop, name=trip.task.get_name(), context=self._context)  # type: ignore[arg-type]
+        self.task = Visit(self, trip.task, self._context)
         self.task.add_done_callback(self._leave, context=Context())
         if asked is not None:
-            self.task.cancel(*asked)
+            self.task.tell(asked)
 
     def look(self) -> None:
         """Tell the coroutine, if it is still here, that it is to stop, if nobody has told it."""
         asked = self._trip.asked
-        if self.task is not None and asked is not None and self.task.cancel(*asked):
+        if self.task is not None and asked is not None and self.task.tell(asked):
             self._trip.asked = None
 
     def told(self) -> tuple[Any, ...] | None:
@@ -110,6 +147,7 @@ class Visitor:
 
     def _leave(self, task: asyncio.Task[Any]) -> None:
         """Hand the coroutine on, or its outcome."""
+        self.task = None
         trip, goal, value = self._trip, self._goal, None
         trip.leaves(self)
         error: BaseException | None = None
