@@ -21,6 +21,7 @@ from .descriptors import checkpoint_wait
 from .entrypoints import Call, Entrypoint, threadlet
 from .errands import call_async
 from .handles import Threadlet
+from .hosts import Host
 from .limits import Adaptive
 from .locks import Lock
 from .loops import EventLoop, new_event_loop
@@ -49,6 +50,7 @@ __all__ = [
     "EventLoop",
     "FairShare",
     "GroupStatistics",
+    "Host",
     "Lock",
     "NaP",
     "PerTag",

@@ -145,7 +145,7 @@ class Admission(Overflow):
         begin = self._begin_shared if definition.shares else self._begin
         handle = begin(definition, args, kwargs, priority, tags)
         if not handle.done():
-            self._limit_time(handle, deadline)
+            cast(Admission, handle.pool)._limit_time(handle, deadline)  # maybe a part of this one: see hosts
         return handle
 
     def _serves_another(self) -> bool:
@@ -242,7 +242,7 @@ class Admission(Overflow):
     def _rekey(self, handle: Threadlet[Any]) -> None:
         """Move a queued threadlet to where its priority, or its deadline, wants it."""
         if handle._marks & AT_WORKER:
-            handle.entrypoint.workers.rekey(handle, handle._priority)
+            self._home.workers_of(handle).rekey(handle, handle._priority)
         elif handle.is_queued_in_pool():
             self._root._queue.rekey(handle, self._lane(handle), self._urgency(handle))
 
@@ -281,6 +281,7 @@ class Admission(Overflow):
         if marks & TIED:
             self._home.waits.recalled(handle)
         handle.pool = target  # type: ignore[assignment]  # an Admission is a Pool
+        self._home.sites.pop(handle, None)  # the target says where
         target._enroll(handle)
         target._enqueue(handle)
         return True
@@ -352,6 +353,8 @@ class Admission(Overflow):
             self._strike(handle)
         if handle._marks & CARRIES:
             self._share_out(handle)
+        if self._home.sites:
+            self._home.sites.pop(handle, None)
 
     def _share_out(self, handle: Threadlet[Any]) -> None:
         """Have those end that have shared this run: see ``sharings``."""
@@ -379,3 +382,4 @@ class Admission(Overflow):
             self._home.waits._check()
             self._home.lendings._check()
             self._home.expiries._check()
+            assert not any(handle.done() for handle in self._home.sites), "what is final is to run nowhere"

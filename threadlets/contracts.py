@@ -9,6 +9,7 @@ __all__ = ["Contract"]
 
 _BLOCKS = ("never", "maybe", "always")
 _CANCEL = ("wait", "abandon")
+_PLACEMENT = ("any", "near")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,14 @@ class Contract:
             while one goes on share its run, and its result is the same object for all; cancelling one of them does not
             cancel the others. Equal are arguments of the same types that are equal, and hashable.
         cleanup: How many seconds all that a call has put off with ``defer`` may take together; ``inf``: any time.
+        placement: Which workers run what does not run in place. ``"any"``; ``"near"``: those on the node that is near
+            to what the call is about, its first argument that is a path object, an open file, a socket, or a transport
+            or a stream of asyncio; any, if that is not known.
+        near: The name of the argument that the call is about, which may also be a path as a string; see
+            ``topology.node_near``. It implies ``placement="near"``.
 
     Raises:
-        TypeError: If ``pure`` is neither True nor False, or ``cleanup`` no number.
+        TypeError: If ``pure`` is neither True nor False, ``cleanup`` no number, or ``near`` no string.
         ValueError: For an unknown word, promises that contradict each other, or a ``cleanup`` of 0 or less, or NaN.
     """
 
@@ -40,6 +46,8 @@ class Contract:
     cancel: Literal["wait", "abandon"] = "wait"
     pure: bool = False
     cleanup: float = 5.0
+    placement: Literal["any", "near"] = "any"
+    near: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse words that mean nothing here."""
@@ -58,6 +66,14 @@ class Contract:
             raise TypeError(f"cleanup={self.cleanup!r}: expected seconds")
         if not self.cleanup > 0:
             raise ValueError(f"cleanup={self.cleanup!r}: expected more than 0 seconds; inf: as long as it takes")
+        if self.placement not in _PLACEMENT:
+            raise ValueError(f"placement={self.placement!r}: expected one of {', '.join(map(repr, _PLACEMENT))}")
+        if self.near is not None:
+            if not isinstance(self.near, str):
+                raise TypeError(f"near={self.near!r}: expected the name of an argument")
+            object.__setattr__(self, "placement", "near")
+        if affinity != "any" and self.placement == "near":
+            raise ValueError(f"affinity={affinity!r} is one thread, placement='near' one of several: choose one")
         if affinity == "home" and self.blocks == "always":
             raise ValueError("affinity='home' runs on the event loop's thread, blocks='always' never does: choose one")
         if affinity.startswith("one") and self.blocks == "never":

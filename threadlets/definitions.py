@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from .contracts import Contract
 from .errors import ContractViolation
+from .groups import Finder, finder
 from .placements import Fixed, Learner
 from .snapshots import EntrypointStatistics
 from .workers import WorkerGroup, named_group, shared_group
@@ -28,6 +29,10 @@ NO_TAGS: frozenset[Hashable] = frozenset()
 
 class Definition(Generic[T_co]):
     """A function and all that its calls share."""
+
+    # Of the class, until they differ: up to 30 attributes of its own are quick to read.
+    about: Finder | None = None  # finds the argument that says on which node a call belongs
+    on_hosts = 0
 
     def __init__(
         self,
@@ -49,14 +54,26 @@ class Definition(Generic[T_co]):
                 f"{self.name} is a coroutine function, which runs on the event loop: {contract} asks for a worker. "
                 f"Put the blocking part into a plain function of its own and make that a threadlet"
             )
+        if self.is_coroutine and contract.placement == "near":
+            raise ValueError(
+                f"{self.name} is a coroutine function, which runs on the event loop: {contract} chooses among workers. "
+                f"'await migrate(node)' goes to another node's loop"
+            )
         self.learner: Learner = _learner_for(contract)
         self.guarded = contract.blocks != "never"  # another thread may take the loop over if it blocks
         self.at_home = contract.affinity == "home"
         self.shares = contract.pure
+        if contract.placement == "near":
+            self.about = finder(function, contract.near)
         self.workers: WorkerGroup = _workers_for(contract, self.name)
         # Counters; only the loop that runs the call writes them (two loops may lose a count to each other).
         self.in_place = self.on_workers = self.missed = self.failed = self.cancelled = 0
         self.ns_in_place = self.ns_on_workers = 0
+
+    @property
+    def roams(self) -> bool:
+        """Whether any worker may run it."""
+        return not self.is_coroutine and self.contract.affinity == "any"
 
     def statistics(self) -> EntrypointStatistics:
         """Return a frozen snapshot of what this entrypoint has done so far. Thread: any."""
@@ -70,6 +87,7 @@ class Definition(Generic[T_co]):
             seconds_on_workers=self.ns_on_workers / 1e9,
             overdrafts=self.learner.overdrafts,
             placement="in place" if self.is_coroutine or self.learner.in_place else "worker",
+            on_hosts=self.on_hosts,
         )
 
     def tell_violation(self, spent: int) -> None:

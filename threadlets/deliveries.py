@@ -2,6 +2,9 @@
 
 A plain function on a worker runs in a copy of its caller's context; its outcome comes back through the loop's mailbox,
 and with it the changes of context variables, for whoever awaits it.
+
+Most go to the one group that all share. Those that are to run on a node have a *site*, which is kept here until they
+are final: who asked for it, in this order, is ``Selection.move``, the pool, the contract.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ import threading
 from asyncio import CancelledError
 from contextvars import Context, ContextVar
 from time import monotonic_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .cancellation import forget, holds
 from .cleanups import clean_up, deferred
 from .errors import DeadlineExceeded
+from .groups import Site, site_of_call
 from .handles import Threadlet
 from .lifecycles import ABANDONED, ASKED, AT_WORKER, CANCELLED, CHANGED, DONE, FAILED, OVERDUE, State
 from .mailboxes import Mailbox
@@ -25,6 +29,10 @@ from .placements import TAKEOVER, StallBudget
 from .surroundings import changes, here
 from .syscalls import evidence, switches
 from .takeover import RunToken
+from .workers import WorkerGroup
+
+if TYPE_CHECKING:
+    from .pools import Pool
 
 __all__ = ["Deliveries"]
 
@@ -40,7 +48,7 @@ Letter = tuple[Threadlet[Any], State, Any, "list[tuple[ContextVar[Any], Any]] | 
 class Deliveries:
     """What one event loop sends to workers, and gets back. Thread: loop, unless a method says otherwise."""
 
-    __slots__ = ("budget", "changes_hands", "loop", "mailbox", "token")
+    __slots__ = ("budget", "changes_hands", "loop", "mailbox", "sites", "token")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -48,15 +56,40 @@ class Deliveries:
         self.changes_hands = self.token is not None and self.token.enabled
         self.budget = StallBudget(monotonic_ns())
         self.mailbox: Mailbox[Letter] = Mailbox(loop, self._deliver)
+        self.sites: dict[Threadlet[Any], Site] = {}  # of those that are not for any worker, until they are final
 
     def send_to_worker(self, handle: Threadlet[Any]) -> None:
         """Queue a plain function for a worker thread."""
         handle._marks |= AT_WORKER
-        handle.pool._list(handle)  # type: ignore[union-attr]
+        pool: Pool = handle.pool  # type: ignore[assignment]
+        pool._list(handle)
+        definition = handle.entrypoint
+        workers = definition.workers
+        if self.sites or pool._site or definition.about:
+            workers = self._choose(handle, pool)
         try:
-            handle.entrypoint.workers.submit(handle, handle._priority)
+            workers.submit(handle, handle._priority)
         except RuntimeError as error:
             self.settle(handle, FAILED, error)
+
+    def _choose(self, handle: Threadlet[Any], pool: Pool) -> WorkerGroup:
+        """Return the workers that a plain function is to go to, and keep that."""
+        definition = handle.entrypoint
+        site = self.sites.get(handle)
+        if site is None:
+            if pool._site is not None:
+                site = pool._site if definition.roams else None
+            elif definition.about is not None:
+                site = site_of_call(definition.about, handle._args, handle._kwargs)
+            if site is None:
+                return definition.workers
+            self.sites[handle] = site
+        return site.workers
+
+    def workers_of(self, handle: Threadlet[Any]) -> WorkerGroup:
+        """Return the workers that a plain function was sent to."""
+        site = self.sites.get(handle) if self.sites else None
+        return handle.entrypoint.workers if site is None else site.workers
 
     def run_on_worker(self, handle: Threadlet[Any]) -> None:
         """Call the function on this thread, and post how it ended. Thread: worker."""

@@ -11,6 +11,7 @@ __all__ = [
     "IllegalTransition",
     "LockPoisoned",
     "NoRunningLoop",
+    "NodeLost",
     "PoolClosed",
     "PoolFull",
     "Shed",
@@ -32,6 +33,10 @@ class NoRunningLoop(ThreadletError, RuntimeError):
 
 class WrongLoop(ThreadletError, RuntimeError):
     """Raised by a pool that is used on another event loop than the one it was first used on."""
+
+
+class NodeLost(ThreadletError, ConnectionError):
+    """Raised by awaiting a threadlet whose host is gone: whether its function has run there is not known."""
 
 
 class PoolFull(ThreadletError):

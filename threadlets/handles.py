@@ -33,6 +33,8 @@ from .tasks import running_loop
 
 if TYPE_CHECKING:
     from .admissions import Admission
+    from .hosts import Host
+    from .topology import Node
 
 __all__ = ["Threadlet", "make_threadlet"]
 
@@ -120,6 +122,19 @@ class Threadlet(FutureLike[T]):
     def age(self) -> float:
         """Seconds since it was started by its caller; 0.0 for a coroutine in its first step."""
         return (monotonic_ns() - self._arrived) / 1e9 if self._arrived else 0.0
+
+    @property
+    def node(self) -> Node | Host | None:
+        """Where it is to run, or runs, if it does not run in place: a node, or a host; None: anywhere.
+
+        That of its argument, by ``Contract(near=...)``, is known when it goes there, and until it is final.
+        """
+        if self.pool is None or not self.entrypoint.roams:
+            return None
+        if self._marks & FOLLOWS and self._state is QUEUED and self._task.carrier is not None:
+            return self._task.carrier.node  # type: ignore[no-any-return]
+        site = self.pool._home.sites.get(self)
+        return self.pool.node if site is None else site.node
 
     @property
     def missed(self) -> bool:

@@ -1,11 +1,12 @@
 """Where and how a threadlet runs on one event loop: in place, as a task of that loop, or on a worker thread.
 
-A pool decides which threadlet may start and when; its loop's ``Home`` then takes one of three roads:
+A pool decides which threadlet may start and when; its loop's ``Home`` then takes one of four roads:
 
 - a plain function in place: called here and now, with no running loop to be seen, as on a worker. On a loop that
   changes hands this is a region: if the function blocks, it has *missed*, and the loop goes on without this thread;
 - a coroutine in place: its first step here and now, see ``coroutines``; suspended, it has *missed*;
-- a plain function on a worker: see ``deliveries``.
+- a plain function on a worker: see ``deliveries``;
+- a plain function at a host, outside of this process: a task waits for it.
 
 What runs in place is bounded twice, or it would starve the loop: coroutines nest ``DEPTH`` deep at most, and ``TURN``
 says how long the loop may be kept from going round. Beyond either, a start goes through the pool's queue.
@@ -31,7 +32,7 @@ from .errors import ContractViolation
 from .expiries import Expiries
 from .handles import Threadlet
 from .lendings import Lendings
-from .lifecycles import ASKED, CANCELLED, DONE, HERE, MISSED, RUNNING
+from .lifecycles import ASKED, AT_WORKER, CANCELLED, DONE, FAILED, FOLLOWS, HERE, KEPT, MISSED, QUEUED, RUNNING
 from .placements import SWITCHES, TOLL, TURN
 from .spares import NEVER
 from .surroundings import changes, here
@@ -42,7 +43,10 @@ from .waits import Waits
 from .workers import shared_group
 
 if TYPE_CHECKING:
+    from .groups import Site
+    from .hosts import Host
     from .ledgers import Ledger
+    from .pools import Pool
     from .turns import Turns
 
 __all__ = ["EXITS", "Home", "home_of"]
@@ -102,7 +106,7 @@ class Home(Coroutines):
                 tell("the event loop shuts down and leaves them behind", left)
             leave(left)
 
-    # ------------------------------------------------------------------------------------------- the three roads
+    # ------------------------------------------------------------------------------------------- the four roads
 
     def must_wait(self) -> bool:
         """Say whether the next start has to go through the loop."""
@@ -185,7 +189,11 @@ class Home(Coroutines):
             self.settle(handle, CANCELLED, handle._value)
             return
         context = cast(Context, handle._context).copy()
-        if not definition.is_coroutine and not self.in_place(definition):
+        host = handle.pool._host  # type: ignore[union-attr]
+        if host is not None:
+            self._start_there(handle, host, context)
+            return
+        if not definition.is_coroutine and ((self.sites and self._leaves(handle)) or not self.in_place(definition)):
             handle._context = context
             self.send_to_worker(handle)
             return
@@ -198,6 +206,46 @@ class Home(Coroutines):
             context.run(self.run_in_place, handle, handle._args, handle._kwargs, monotonic_ns())
         finally:
             self._leave_changes(handle, changes(before, context))
+
+    def _start_there(self, handle: Threadlet[Any], host: Host, context: Context) -> None:
+        """Have a host run a plain function: in a task, which is the threadlet's as that of a coroutine is."""
+        definition = handle.entrypoint
+        definition.on_hosts += 1
+        handle._move(RUNNING)
+        try:
+            coroutine = host.run(cast(Any, definition), handle._args, handle._kwargs or {}, priority=handle._priority)
+            task = asyncio.Task(coroutine, loop=self.loop, context=context)
+        except BaseException as error:
+            self.settle(handle, FAILED, error)
+            return
+        self._suspend(handle, task, partial(self._end_task, handle, monotonic_ns()))
+
+    def _leaves(self, handle: Threadlet[Any]) -> bool:
+        """Say whether a plain function was told to run on a node."""
+        site = self.sites.get(handle)
+        return site is not None and site.workers.cpus is not None
+
+    def redirect(self, handle: Threadlet[Any], site: Site) -> bool:
+        """Have a plain function run on a node's workers, if it has not started; say whether it will."""
+        pool = cast("Pool", handle.pool)
+        if pool._host is not None and (pool._whole is None or not pool._move(handle, pool._whole)):
+            return False
+        if handle._marks & FOLLOWS:
+            handle = handle._task.carrier or handle
+        if handle._state is not QUEUED or not handle._marks & KEPT or not handle.entrypoint.roams:
+            return False
+        before = self.workers_of(handle)
+        if not handle._marks & AT_WORKER or before is site.workers:
+            self.sites[handle] = site
+            return True
+        if not before.remove(handle):
+            return False
+        self.sites[handle] = site
+        try:
+            site.workers.submit(handle, handle._priority)
+        except RuntimeError as error:
+            self.settle(handle, FAILED, error)
+        return True
 
     def in_place(self, definition: Definition[Any]) -> bool:
         """Say whether a plain function is to run in place, where that is not known yet or known not to be good."""
@@ -282,7 +330,7 @@ class Home(Coroutines):
                 definition.tell_violation(spent)
             except ContractViolation as error:
                 violation = error
-        if blocked and (self.workers.busy or self.mailbox.pending):
+        if blocked and (self.workers.busy or self.sites or self.mailbox.pending):
             blocked = None  # it may have waited for the interpreter lock, which a worker had
         if not preempted:
             learner = definition.learner

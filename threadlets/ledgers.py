@@ -24,7 +24,9 @@ from .snapshots import NOTHING, GroupStatistics, Percentiles
 
 if TYPE_CHECKING:
     from .definitions import Definition
+    from .groups import Site
     from .homes import Home
+    from .hosts import Host
     from .scopes import Scope
 
 __all__ = ["UNBOUND", "Ledger", "Tally"]
@@ -95,6 +97,8 @@ class Ledger:
     """
 
     _home: Home  # set with _loop, before anything else
+    _site: Site | None = None  # the node whose workers its plain functions go to
+    _host: Host | None = None  # the place outside of this process where they run
 
     def __init__(self, parent: Ledger | None, capacity: int | None, tag_capacity: Mapping[str, int]) -> None:
         self._loop: AbstractEventLoop = UNBOUND

@@ -42,7 +42,7 @@ class Overflow(Turns):
 
     def _withdraw(self, handle: Threadlet[Any]) -> bool:
         """Take a threadlet back that waits for its start, wherever it does; False if it has started."""
-        return handle.entrypoint.workers.remove(handle) if handle._marks & AT_WORKER else self._dequeue(handle)
+        return self._home.workers_of(handle).remove(handle) if handle._marks & AT_WORKER else self._dequeue(handle)
 
     def _victim(self, tag: Hashable | None) -> Threadlet[Any] | None:
         """Return the least urgent one that waits for its start, of those with a tag if there is one.

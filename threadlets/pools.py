@@ -11,14 +11,15 @@ from .definitions import check_seconds, check_tags, resolve
 from .departures import depart, tell
 from .errors import CloseTimeout, PoolClosed
 from .handles import Threadlet
+from .hosts import Host, Hosting
 from .ledgers import UNBOUND, Tally, summary
 from .lifecycles import FINAL, LISTED, State
 from .scopes import Scope
 from .selections import Criteria, Selection
 from .snapshots import PoolStatistics
-from .starts import Starts
 from .tasks import running_loop
 from .throttles import Throttle
+from .topology import Node
 
 __all__ = ["Pool", "default_pool"]
 
@@ -28,7 +29,7 @@ _NO_TAGS: Iterable[Hashable] = ()
 Ts = TypeVarTuple("Ts")
 
 
-class Pool(Starts):
+class Pool(Hosting):
     """Work that is not finished, under throttles.
 
     Use it as a scope, ``async with Pool(...) as pool:``, which waits for everything at its end; or make it outside of
@@ -49,13 +50,17 @@ class Pool(Starts):
             last, and of equal ones by priority.
         aging: Seconds in the queue that make a threadlet as urgent as one whose number is smaller by 1, so that nothing
             waits for ever; None: priorities are strict. (For a worker they are; a throttle keeps that queue short.)
+        node: Where its plain functions run that are not run in place: on the workers of one of
+            ``topology.machine().nodes``. Or a ``Host``: all that is started then runs there, when it has a slot free.
+            None: where the pool has it that this one is a part of; on any worker.
         on_failure: In a scope: ``"collect"`` lets the others go on; ``"cancel"`` cancels them and the body at the first
             failure, as ``asyncio.TaskGroup`` does.
 
     Raises:
-        TypeError: For something that is no throttle, or a number of a wrong type.
+        TypeError: For something that is no throttle, no node, or a number of a wrong type.
         ValueError: For a number that is not above 0, an unknown word, a throttle that is there already, or what only
-            the outermost pool can have: order, aging, and throttles that rank, as ``FairShare``.
+            the outermost pool can have: order, aging, and throttles that rank, as ``FairShare``; or if it is to be
+            elsewhere than the host's pool that it is a part of.
         PoolClosed: If the parent is closed.
 
     Thread: loop, for every method. A pool belongs to the loop on which it is first used.
@@ -71,13 +76,15 @@ class Pool(Starts):
         overflow: Literal["reject", "shed"] = "reject",
         order: Literal["priority", "deadline"] = "priority",
         aging: float | None = None,
+        node: Node | Host | None = None,
         on_failure: Literal["collect", "cancel"] = "collect",
     ) -> None:
+        if parent is not None and not isinstance(parent, Pool):
+            raise TypeError(f"parent={parent!r}: expected a threadlets.Pool")
+        throttles = self._settle_at(node, parent, throttles)
         for throttle in throttles:
             if not isinstance(throttle, Throttle):
                 raise TypeError(f"{throttle!r} is no throttle: expected an object like Concurrency(8)")
-        if parent is not None and not isinstance(parent, Pool):
-            raise TypeError(f"parent={parent!r}: expected a threadlets.Pool")
         for place, throttle in enumerate(throttles):
             if throttle in throttles[:place] or (parent is not None and throttle in parent._throttles):
                 raise ValueError(
@@ -115,6 +122,25 @@ class Pool(Starts):
         self._sheds = sheds
         super().__init__(throttles, parent, capacity, tag_capacity, sheds, order == "deadline", aging)
         self._cancels_on_failure = on_failure == "cancel"
+
+    def _part_at(self, host: Host) -> Pool:
+        """Return the part of this pool for those that are moved to a host. It may be made although this is closed."""
+        part = self._parts.get(id(host))
+        if part is None or part not in self._children:
+            closed, self._closed = self._closed, False
+            try:
+                part = Pool(parent=self, node=host, name=f"{self.name or 'a pool'} at {host!r}")
+            finally:
+                self._closed = closed
+            try:
+                part._belong_to(self)
+            except BaseException:  # the slots are another loop's
+                part.close()
+                raise
+            self._parts[id(host)] = part
+            if closed:
+                part.close()
+        return part
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .definitions import Definition, check_priority
 from .errors import PoolClosed
+from .groups import site_at
 from .handles import Threadlet
 from .lifecycles import CLEANING, FINAL, QUEUED, SUSPENDED, State
+from .topology import Node
 
 if TYPE_CHECKING:
+    from .hosts import Host
     from .pools import Pool
 
 __all__ = ["Criteria", "Selection"]
@@ -110,27 +113,43 @@ class Selection:
             handle.priority = priority
         return len(found)
 
-    def move(self, pool: Pool) -> int:
-        """Move every match that has not started to another pool of the same loop; return how many.
+    def move(self, target: Pool | Node | Host) -> int:
+        """Move every match that has not started; return how many. Those that wait for a worker are called back.
 
-        Those that wait for a worker are called back. The throttles there decide when they start. If there is no room
-        for more, the rest stays where it is.
+        *To another pool* of the same loop. The throttles there decide when they start. If there is no room for more,
+        the rest stays where it is.
+
+        *To a node*: those that are in the pool's queue keep their places in it, and will run on the node's workers,
+        also those that would have run in place; those that wait for a worker go over to these. Coroutines and
+        functions with an ``affinity`` stay as they are. With one node to work on, nothing changes, and they count.
+
+        *To a host*: plain functions with ``Contract(pure=True)`` alone. They stay in the pool that they are in, with
+        all its throttles, and wait there for a slot of the host. One that shares its run with equal calls takes these
+        along. Those in a pool that was made for another host stay there.
 
         Raises:
-            TypeError: If it is no pool.
+            TypeError: If it is none of these.
             PoolClosed: If that pool is closed.
             WrongLoop: If it belongs to another loop.
+            Exception: What the host says to one that cannot be sent; nothing is moved then.
         """
-        if not hasattr(pool, "_move"):
-            raise TypeError(f"{pool!r}: expected a threadlets.Pool to move to")
-        pool._bind()
-        if pool._closed:
-            raise PoolClosed(f"{pool!r} takes no more work: nothing was moved")
-        moved = 0
-        for handle in self._found():
-            if handle.pool is not None and handle.pool is not pool:
-                moved += handle.pool._move(handle, pool)
-        return moved
+        if isinstance(target, Node):
+            site, moved = site_at(target), 0
+            for handle in self._found():
+                if handle.pool is not None:
+                    moved += handle.pool._home.redirect(handle, site)
+            return moved
+        if hasattr(target, "_take_in"):
+            return target._take_in(self._found())
+        if not hasattr(target, "_move"):
+            raise TypeError(f"{target!r}: expected a threadlets.Pool, a Node or a Host to move to")
+        target._bind()
+        if target._closed:
+            raise PoolClosed(f"{target!r} takes no more work: nothing was moved")
+        found = [handle for handle in self._found() if handle.pool is not None and handle.pool is not target]
+        if target._host is not None:
+            return target._host._take_in(found, target)
+        return sum(handle.pool._move(handle, target) for handle in found)  # type: ignore[union-attr]
 
     async def wait(self) -> None:
         """Wait until every threadlet that matches now is final; raises none of their exceptions. Cancel: point."""

@@ -23,7 +23,21 @@ from .definitions import Definition
 from .errors import DeadlineExceeded, PoolClosed
 from .expiries import ENDLESS
 from .handles import Threadlet, make_threadlet
-from .lifecycles import CANCELLED, CARRIES, DONE, FAILED, FOLLOWS, OVERDUE, QUEUED, RUNNING, TAGGED, State
+from .lifecycles import (
+    ADMITTED,
+    AT_WORKER,
+    CANCELLED,
+    CARRIES,
+    DONE,
+    FAILED,
+    FOLLOWS,
+    OVERDUE,
+    QUEUED,
+    RUNNING,
+    TAGGED,
+    TIED,
+    State,
+)
 from .outcomes import Failure
 
 __all__ = ["Sharing"]
@@ -94,7 +108,8 @@ class Sharing(Admission):
         if self._closed:
             raise PoolClosed(f"{self!r} takes no more work: start it before the pool is closed, or in another pool")
         marks = (TAGGED if tags else 0) | FOLLOWS
-        follower: Threadlet[T] = make_threadlet(definition, self, priority, tags, QUEUED, monotonic_ns(), marks)
+        pool = self if run.carrier is None else cast(Sharing, run.carrier.pool)  # or a part of it: see _move()
+        follower: Threadlet[T] = make_threadlet(definition, pool, priority, tags, QUEUED, monotonic_ns(), marks)
         if run.carrier is not None and run.followers and self._bounded:
             full = self._make_room(priority, tags)
             if full is not None:
@@ -102,7 +117,7 @@ class Sharing(Admission):
                 return follower
         follower._task = run
         run.followers[follower] = None
-        self._list(follower)
+        pool._list(follower)
         if run.carrier is not None:
             self._home.waits.begin(follower, run.carrier)
         return follower
@@ -146,6 +161,42 @@ class Sharing(Admission):
         if handle._marks & CARRIES and self._root._by_deadline:
             return self._runs[handle].deadline, urgency[1]
         return urgency
+
+    def _move(self, handle: Threadlet[Any], target: Admission) -> bool:
+        """Move a threadlet that waits for its start; to a host, and back, one that shares a run, with all that do."""
+        if not handle._marks & FOLLOWS or (target._host is None and self._host is None):
+            return super()._move(handle, target)
+        run: Run = handle._task
+        carrier, followers, there = run.carrier, list(run.followers), cast(Sharing, target)
+        if target is self or carrier is None or carrier._state is not QUEUED:
+            return False
+        if there._lacks_room(followers, self) or not self._withdraw(carrier):
+            return False
+        for follower in followers:
+            self._strike(follower)
+            follower.pool = there  # type: ignore[assignment]  # a Sharing is a Pool
+            there._list(follower)
+        carrier._marks &= ~AT_WORKER
+        if carrier._marks & ADMITTED:
+            self._give_back(carrier)
+        if carrier._marks & TIED:
+            self._home.waits.recalled(carrier)
+        self._home.sites.pop(carrier, None)
+        if self._runs is not there._runs:  # otherwise it is a part of the same pool, and equal calls go on to share it
+            if self._sharable.get(run.key) is run:
+                del self._sharable[run.key]
+                there._sharable.setdefault(run.key, run)
+            there._runs[carrier] = self._runs.pop(carrier)
+        carrier.pool = there  # type: ignore[assignment]
+        there._enqueue(carrier)
+        return True
+
+    def _lacks_room(self, handles: list[Threadlet[Any]], source: Sharing) -> bool:
+        """Say whether some that come from another pool would be too many here."""
+        if any(self._full(handle._tags, but=source._line) for handle in handles):
+            return True
+        bounded = (pool for pool in self._line if pool not in source._line and pool._capacity is not None)
+        return any(len(pool._index) + len(handles) > cast(int, pool._capacity) for pool in bounded)
 
     def _drop(self, handle: Threadlet[Any], tag: Hashable | None) -> None:
         """Shed a threadlet that has not started, with all that share its run."""
@@ -205,6 +256,8 @@ class Sharing(Admission):
         """Assert every invariant. O(n log n)."""
         super()._check()
         for carrier, run in self._runs.items():
+            if carrier.pool is not self:  # a part of it, at a host
+                continue
             assert run.carrier is carrier and not carrier.done(), "a run is known as long as it goes on"
             for follower in run.followers:
                 assert follower._task is run and follower in self._index, "who shares a run is on the books"

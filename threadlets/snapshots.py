@@ -22,6 +22,7 @@ class EntrypointStatistics:
         seconds_on_workers: What the calls on workers took these, in seconds.
         overdrafts: How often it was sent back to the workers because its calls in place took too long.
         placement: Where the next call will run: ``"in place"`` or ``"worker"``.
+        on_hosts: Calls of a plain function that a ``Host`` ran; they count as missed, too, while it does.
     """
 
     in_place: int
@@ -33,6 +34,7 @@ class EntrypointStatistics:
     seconds_on_workers: float
     overdrafts: int
     placement: str
+    on_hosts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,16 @@ No wake-up is lost: an item is pushed, and ``_searching`` read, under one lock. 
 taken that lock to look, so it will see the item (``test_push_while_searching_is_seen``).
 
 Threads are daemons: an interpreter that exits does not wait for them. Whoever needs their results waits for those.
+
+*CPUs.* The threads of a group may be bound to some CPUs, those of a node. Linux gives a new thread the CPUs of the one
+that starts it, and that may be a bound one, since whoever finds more work starts the next thread. So from the first
+bound group on, the threads of all others ask for the CPUs of the process when they start. Before that nobody asks for
+anything.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -26,7 +32,9 @@ from typing import Any, Protocol, TypeVar, cast
 
 from .queues import PriorityQueue, Queueable
 
-__all__ = ["Job", "WorkerGroup", "named_group", "shared_group"]
+__all__ = ["Job", "WorkerGroup", "named_group", "roam", "serving_group", "shared_group"]
+
+logger = logging.getLogger("threadlets")
 
 T = TypeVar("T")
 
@@ -65,6 +73,7 @@ class _Errand:
 
 _serving = threading.local()  # .group: the group that this thread works for
 _groups: weakref.WeakSet[WorkerGroup] = weakref.WeakSet()
+_everywhere: frozenset[int] = frozenset()  # the CPUs of the process, once there are threads that are bound to some
 
 
 class WorkerGroup:
@@ -74,6 +83,7 @@ class WorkerGroup:
         name: Part of the threads' names.
         limit: The most threads there are at a time.
         idle_seconds: How long a thread without work stays; None: for ever.
+        cpus: Those that the threads are bound to; None: to none. Where that cannot be, they run anywhere.
     """
 
     __slots__ = (
@@ -87,13 +97,24 @@ class WorkerGroup:
         "_queue",
         "_searching",
         "_threads",
+        "cpus",
         "name",
     )
 
-    def __init__(self, name: str, *, limit: int = LIMIT, idle_seconds: float | None = IDLE_SECONDS) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        limit: int = LIMIT,
+        idle_seconds: float | None = IDLE_SECONDS,
+        cpus: frozenset[int] | None = None,
+    ) -> None:
         if limit < 1:
             raise ValueError(f"WorkerGroup limit {limit}: at least 1 thread is needed")
         self.name = name
+        self.cpus = cpus
+        if cpus is not None:
+            roam()
         self._limit = limit
         self._idle_seconds = -1.0 if idle_seconds is None else idle_seconds  # -1: for ever, as Lock.acquire has it
         self._reset()
@@ -184,7 +205,7 @@ class WorkerGroup:
         Raises:
             BaseException: What the function raises.
         """
-        if getattr(_serving, "group", None) is self:
+        if serving_group() is self:
             return function()
         errand = _Errand(function)
         self.submit(errand)
@@ -199,7 +220,7 @@ class WorkerGroup:
         Another one may be started meanwhile, so that those threadlets find a thread, however many wait like this. In a
         group of one there is no other: what has to be on that thread waits for it.
         """
-        if getattr(_serving, "group", None) is not self or self._limit == 1:
+        if serving_group() is not self or self._limit == 1:
             return False
         with self._lock:
             self._lent += 1
@@ -237,6 +258,8 @@ class WorkerGroup:
     def _serve(self) -> None:
         """Run jobs until there have been none for a while: the life of one thread."""
         _serving.group = self
+        if _everywhere:
+            self._settle()
         gate = threading.Lock()
         gate.acquire()
         searching = True
@@ -272,6 +295,16 @@ class WorkerGroup:
                 gate.acquire()  # summoned in the last moment: the gate is open, or about to be
             searching = True
 
+    def _settle(self) -> None:
+        """Bind this thread to the CPUs of the group; or to none, whatever those of the thread that started it are."""
+        for cpus in (self.cpus, _everywhere):
+            if cpus is not None:
+                try:
+                    os.sched_setaffinity(0, cpus)
+                    return
+                except (OSError, ValueError) as error:  # a sandbox forbids it; they are not there
+                    logger.debug("%r cannot be bound to the CPUs %s: %s", self, sorted(cpus), error)
+
     def _check(self) -> None:
         """Assert every invariant."""
         with self._lock:
@@ -296,6 +329,24 @@ def named_group(name: str) -> WorkerGroup:
     if group is None:
         group = _named.setdefault(name, WorkerGroup(name, limit=1, idle_seconds=None))
     return group
+
+
+def serving_group() -> WorkerGroup | None:
+    """Return the group that this thread works for; None if it is none of ours. Thread: any."""
+    return getattr(_serving, "group", None)
+
+
+def roam() -> None:
+    """Have workers that are not bound to CPUs say so when they start: there are threads that are. Thread: any.
+
+    Not on systems that have no such thing.
+    """
+    global _everywhere
+    if not _everywhere:
+        try:
+            _everywhere = frozenset(os.sched_getaffinity(os.getpid()))  # of the first thread: this one may be bound
+        except (AttributeError, OSError):
+            pass
 
 
 def _after_fork() -> None:
