@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from tests.conftest import factory_of
-from tests.stress.work import ALONE, SHARED, Planned, Record
-from threadlets import Concurrency, FairShare, PerTag, Pool, Rate
+from tests.stress.work import ALONE, SHARED, TWO, Beside, Planned, Record
+from threadlets import Concurrency, FairShare, PerTag, Pool, Rate, groups
 from threadlets.errors import DeadlineExceeded, PoolClosed, PoolFull, Shed
 
 CROWD = 1_000  # how many are unfinished, more or less
@@ -60,13 +60,14 @@ class World:
             Pool(name="free"),
         ]
         self.parts: list[Pool] = []
-        self.limits = [self.shared, self.own]
+        self.hosts = [Beside(), Beside()]
+        self.limits = [self.shared, self.own, *(host.slots for host in self.hosts)]
         weights: dict[Callable[[], object], int] = {
             self.finish: 25,
             self.cancel: 5,
             self.rekey: 20,
             self.retag: 10,
-            self.move: 3,
+            self.move: 6,
             self.in_bulk: 1,
             self.change_limits: 3,
             self.change_deadline: 5,
@@ -176,8 +177,9 @@ class World:
             record.handle.tags = self.tags()
 
     def move(self) -> None:
-        """Move those of one tag, or one alone, to another pool."""
-        record, source, target = self.any(), self.pool(), self.pool()
+        """Move those of one tag, or one alone, to another pool, a node or a host."""
+        record, source = self.any(), self.pool()
+        target: Any = self.chance.choice([self.pool(), self.chance.choice(TWO.nodes), self.chance.choice(self.hosts)])
         if self.chance.random() < 0.2:
             source.select(tag=self.chance.choice(HOSTS), state="queued").move(target)
         elif record is not None and record.handle is not None and record.handle.pool is not None:
@@ -303,7 +305,7 @@ class World:
         assert self.shared.taken == self.own.taken == 0, "all places are given back"
         assert all(self.per_host[host].taken == 0 for host in HOSTS), "all places of tags are given back"
         home = self.roots[0]._home
-        assert not len(home.waits) and not len(home.expiries), "nobody waits for anybody, or for a deadline"
+        assert not (len(home.waits) or len(home.expiries) or home.sites), "nobody waits, or is to be anywhere"
         told: Counter[str] = Counter()
         for pool in self.roots:
             figures = pool.statistics()
@@ -359,11 +361,14 @@ class World:
 async def stress(operations: int, seed: int, check_every: int) -> World:
     """Do so many operations; return what has happened."""
     world = World(operations, seed, check_every)
+    really, groups.machine = groups.machine, lambda: TWO
     try:
         await world.run()
     except BaseException:
         print(f"seed={seed}, after {world.done} operations", file=sys.stderr)
         raise
+    finally:
+        groups.machine = really
     return world
 
 

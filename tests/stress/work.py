@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from threadlets import Contract, Threadlet, threadlet
+from threadlets import Concurrency, Contract, Host, Threadlet, threadlet
+from threadlets.nodes import Machine, Node
 
 
 class Planned(Exception):
@@ -90,6 +91,21 @@ async def shared_later(number: int) -> int:
     await asyncio.sleep(0.0005)
     return number
 
+
+class Beside(Host):
+    """A host that runs functions right here, a little later."""
+
+    def __init__(self) -> None:
+        self.slots = Concurrency(4)
+
+    async def run(self, entrypoint: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, priority: float) -> Any:
+        """Call the function when the loop has gone round."""
+        await asyncio.sleep(0)
+        return entrypoint.function(*args, **kwargs)
+
+
+# A machine of two nodes; wherever CPU 1 is not, threads are not bound to it.
+TWO = Machine(tuple(Node(number, frozenset({number}), frozenset({number})) for number in range(2)))
 
 ALONE = [in_place, on_worker, anywhere, raises, at_once, pauses]
 SHARED = [shared_on_worker, shared_later]
