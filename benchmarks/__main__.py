@@ -19,7 +19,7 @@ from . import pool
 from .harness import LOOPS, Comparison, Effort, environment, has, run_on
 from .tables import headline, rows, show, verdicts
 
-BENCHMARKS = ("calls", "coroutines", "workers", "memory", "pool", "takeover", "cancel", "files", "static", "offload")
+BENCHMARKS = ("calls", "coroutines", "workers", "memory", "pool", "takeover", "cancel", "files", "static", "offload", "nodes")
 ONE_LOOP = ("memory", "pool")  # what waits is not in the loop
 
 
@@ -88,7 +88,7 @@ def _be_child(options: argparse.Namespace) -> int:
 
 
 def _measure(name: str, loop: str, effort: Effort) -> list[Comparison]:
-    from . import calls, cancel, coroutines, files, memory, offload, static, takeover, workers
+    from . import calls, cancel, coroutines, files, memory, nodes, offload, static, takeover, workers
 
     by_themselves = {
         "memory": memory.measure,
@@ -105,6 +105,7 @@ def _measure(name: str, loop: str, effort: Effort) -> list[Comparison]:
         "workers": workers.measure,
         "cancel": cancel.measure,
         "offload": offload.measure,
+        "nodes": nodes.measure,
     }
     return run_on(loop, on_loop[name](effort))
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from .loops import new_event_loop
 from .syscalls import bind_thread
+from .workers import roam
 
 if TYPE_CHECKING:
     from .nodes import Node
@@ -42,6 +43,7 @@ def loop_at(node: Node) -> asyncio.AbstractEventLoop:
 
 
 def _start(node: Node) -> asyncio.AbstractEventLoop:
+    roam()  # workers that are started from there are not to inherit its CPUs
     loop = new_event_loop()
     runs = threading.Event()
     loop.call_soon(runs.set)
