@@ -14,7 +14,7 @@ MODERN = import sys; sys.exit(sys.version_info < (3, 11))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # one pip at a time in an environment
-.PHONY: FORCE help demo crawler tenants test suites aiofiles faults hops coverage lint format types wheel bench situations clean
+.PHONY: FORCE help demo crawler tenants cluster test suites aiofiles faults hops coverage lint format types wheel bench situations clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,9 @@ crawler: $(VENV)/.has-uvloop ## crawl a site politely, with keys to steer it
 
 tenants: $(VENV)/.has-uvloop ## show fair share: the same work with and without it
 	@$(BIN)/python examples/tenants.py $(ARGS)
+
+cluster: $(VENV)/.has-dask ## let a pool rule over a Dask cluster of processes on this machine
+	@$(BIN)/python examples/cluster.py $(ARGS)
 
 test: $(VENV)/.has-test ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)

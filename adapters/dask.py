@@ -30,6 +30,8 @@ unpickled here: use TLS, or a network of your own.
 Rejected: to submit each call, and to fetch each result, by itself (a message each: up to 40 % more for small calls).
 
 Assumes: ``distributed`` 2024.8 or later. Tested with those in ``TESTED``.
+
+Over 400 lines: an adapter is one file, so that whoever looks after it for a new version has one to read.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ import weakref
 from asyncio import CancelledError
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from threadlets import Concurrency, Entrypoint, Host, offload
@@ -62,7 +65,7 @@ VERSION: str = distributed.__version__  # type: ignore[attr-defined]
 logger = logging.getLogger("threadlets")
 
 SLOTS = 16  # per thread of a worker; measured, benchmarks/cluster.py: with fewer, workers wait for round trips
-LOOK = 5.0  # seconds; arbitrary: how often to ask who the workers are, beside when the scheduler tells of a change
+LOOK = 1.0  # seconds; arbitrary: how often to ask who the workers are
 SMALL = frozenset({int, float, complex, bool, str, bytes, type(None)})  # what can be sent, without a look
 
 
@@ -189,6 +192,9 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
     def close(self) -> None:
         """Look no more who the workers are; what is there goes on. It is done, too, when the client is closed."""
         self._watch.cancel()
+        if self.client.status == "running":
+            for address in self._nodes:
+                self.client.unsubscribe_topic(address)
 
     # ------------------------------------------------------------------------------------------------- a call
 
@@ -339,17 +345,18 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
     # ----------------------------------------------------------------------------------------------- workers
 
     async def look(self) -> None:
-        """Ask who the workers are."""
+        """Ask who the workers are. It is done every second; and at once when one that is known goes."""
         threads: dict[str, int] = await self.client.nthreads()
         for address in [each for each in self._nodes if each not in threads]:
             del self._nodes[address]
+            self.client.unsubscribe_topic(address)
         for address, count in threads.items():
             if address not in self._nodes:
                 self._nodes[address] = ClusterNode(self, address, count)
+                self.client.subscribe_topic(address, partial(self._hear, address))
         self.slots.limit = max(1, sum(threads.values()) * self.slots_per_thread)
 
     async def _keep_looking(self) -> None:
-        self.client.subscribe_topic("all", self._hear)
         while self.client.status in ("running", "connecting"):
             try:
                 async with asyncio.timeout(LOOK):
@@ -363,19 +370,17 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
             except Exception as error:  # the scheduler is gone, or about to be
                 logger.debug("%r could not be asked for its workers: %r", self.client, error)
 
-    async def _hear(self, event: tuple[float, Any]) -> None:
-        """Hear of what happens at the cluster."""
+    def _hear(self, address: str, event: tuple[float, Any]) -> None:
+        """Hear of what happens to a worker."""
         message = event[1]
-        action = message.get("action") if isinstance(message, dict) else None
-        if action not in ("add-worker", "remove-worker"):
+        if not isinstance(message, dict) or message.get("action") != "remove-worker":
             return
         self._look_again.set()
-        if action == "remove-worker":
-            keys = {*message.get("processing-tasks", ()), *message.get("lost-computed-tasks", ())}
-            ours = len(keys & self._live.keys())
-            if ours:
-                self._counts["rerun"] += ours
-                logger.warning("worker %s is gone: %d pure calls run again elsewhere", message.get("worker"), ours)
+        keys = {*message.get("processing-tasks", ()), *message.get("lost-computed-tasks", ())}
+        ours = len(keys & self._live.keys())
+        if ours:
+            self._counts["rerun"] += ours
+            logger.warning("worker %s is gone: %d pure calls run again elsewhere", address, ours)
 
 
 async def cluster_nodes(
@@ -385,7 +390,7 @@ async def cluster_nodes(
 
     Args:
         client: Dask's, of the event loop that runs here: ``await Client(address, asynchronous=True)``. It is subscribed
-            to the topic "all".
+            to the topics that are the addresses of workers.
         slots_per_thread: How many calls may be at the cluster for each thread there: more keep its workers busy, fewer
             are put in order here.
         fallback: What to do with calls when the cluster is gone: ``"local"`` runs them in worker threads here; None

@@ -19,8 +19,21 @@ from . import pool
 from .harness import LOOPS, Comparison, Effort, environment, has, run_on
 from .tables import headline, rows, show, verdicts
 
-BENCHMARKS = ("calls", "coroutines", "workers", "memory", "pool", "takeover", "cancel", "files", "static", "offload", "nodes")
-ONE_LOOP = ("memory", "pool")  # what waits is not in the loop
+BENCHMARKS = (
+    "calls",
+    "coroutines",
+    "workers",
+    "memory",
+    "pool",
+    "takeover",
+    "cancel",
+    "files",
+    "static",
+    "offload",
+    "nodes",
+    "cluster",
+)
+ONE_LOOP = ("memory", "pool", "cluster")  # what waits is not in the loop; Dask is made for asyncio's
 
 
 def main() -> int:
@@ -88,7 +101,7 @@ def _be_child(options: argparse.Namespace) -> int:
 
 
 def _measure(name: str, loop: str, effort: Effort) -> list[Comparison]:
-    from . import calls, cancel, coroutines, files, memory, nodes, offload, static, takeover, workers
+    from . import calls, cancel, cluster, coroutines, files, memory, nodes, offload, static, takeover, workers
 
     by_themselves = {
         "memory": memory.measure,
@@ -106,6 +119,7 @@ def _measure(name: str, loop: str, effort: Effort) -> list[Comparison]:
         "cancel": cancel.measure,
         "offload": offload.measure,
         "nodes": nodes.measure,
+        "cluster": cluster.measure,
     }
     return run_on(loop, on_loop[name](effort))
 

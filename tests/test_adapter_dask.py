@@ -1,4 +1,7 @@
-"""A pool's threadlets on a Dask cluster: real schedulers and workers, in processes of this machine."""
+"""A pool's threadlets on a Dask cluster: real schedulers and workers, in processes of this machine.
+
+Over 400 lines: the tests share one cluster, which takes a second to start, so they are in one file.
+"""
 
 from __future__ import annotations
 
