@@ -29,7 +29,7 @@ unpickled here: use TLS, or a network of your own.
 
 Rejected: to submit each call, and to fetch each result, by itself (a message each: up to 40 % more for small calls).
 
-Assumes: ``distributed`` 2024.8 or later. Tested with those in ``TESTED``.
+Assumes: ``distributed`` 2024.8 or later. Tested with the two in ``TESTED``.
 
 Over 400 lines: an adapter is one file, so that whoever looks after it for a new version has one to read.
 """
@@ -59,7 +59,7 @@ except ImportError as error:
 
 __all__ = ["TESTED", "ClusterNode", "ClusterNodes", "ClusterStatistics", "cluster_nodes"]
 
-TESTED = ("2026.8",)  # versions of distributed
+TESTED = ("2024.8", "2026.8")  # versions of distributed: the oldest and the newest
 VERSION: str = distributed.__version__  # type: ignore[attr-defined]
 
 logger = logging.getLogger("threadlets")
@@ -421,15 +421,20 @@ async def cluster_nodes(
         )
     if client.status != "running":
         raise RuntimeError(f"{client!r} is {client.status}: 'await Client(...)' makes one that is connected")
-    if ".".join(VERSION.split(".")[:2]) not in TESTED:
+    if not _release(TESTED[0]) <= _release(VERSION) <= _release(TESTED[1]):
         warnings.warn(
-            f"threadlets.adapters.dask was tested with distributed {' and '.join(TESTED)}, and this is {VERSION}",
+            f"threadlets.adapters.dask was tested with distributed {' to '.join(TESTED)}, and this is {VERSION}",
             RuntimeWarning,
             stacklevel=2,
         )
     nodes = ClusterNodes(client, slots_per_thread, fallback)
     await nodes.look()
     return nodes
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Return year and month of a version of distributed."""
+    return tuple(int(word) for word in version.split(".")[:2] if word.isdecimal())
 
 
 async def _outcome(future: Any) -> tuple[Any, BaseException | None]:
