@@ -260,8 +260,8 @@ def _run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[s
     if definition.is_coroutine or (definition.contract.affinity == "home" and not _at_home(outer)):
         why = "is a coroutine function" if definition.is_coroutine else "may only run on the event loop's thread"
         raise NoRunningLoop(
-            f"{definition.name}() {why}, and no event loop runs here: await it in a coroutine, "
-            f"or call the function itself, {definition.name}.function(...)"
+            f"{definition.name}() {why}, and no event loop runs here: await it in a coroutine, which in 'async with "
+            f"offload() as away:' wants to be home, or call the function itself, {definition.name}.function(...)"
         )
     handle: Threadlet[Any] = make_threadlet(
         definition, None, definition.priority, definition.tags, State.RUNNING, monotonic_ns(), HERE

@@ -29,8 +29,8 @@ __all__ = ["Line", "TaskWaiter", "ThreadWaiter", "Waiter", "priority_now"]
 
 POLL = 0.05  # seconds; arbitrary: how often to look whether a task was cancelled by somebody who does not tell us
 
-# Who waits on a worker's thread waits for somebody who may need a worker, too, to go on. After so long the group does
-# without this thread, and may start another one: so as many as wait, they do not hold up whom they wait for.
+# Who waits on a worker's thread waits for somebody who may need a worker, too, to go on. So once all threads of a group
+# have waited for so long there is one more, and one more if that waits, too.
 SPARED = 0.1  # seconds; arbitrary: longer than a lock is held for, mostly
 
 _arrivals = count(1)
@@ -131,7 +131,7 @@ class ThreadWaiter(Waiter):
         if poll is None and listens_to_task(self.owner):
             poll = POLL
         workers = serving_group()
-        spared, lent = monotonic() + SPARED, False
+        stalled = lent = False
         try:
             with parked(self.owner, self._wake):
                 while not self.granted:
@@ -145,12 +145,15 @@ class ThreadWaiter(Waiter):
                     if often is not None:
                         wait = often if wait < 0 else min(wait, often)
                     if not self._gate.acquire(timeout=wait) and workers is not None and not lent:
-                        lent = monotonic() >= spared and workers.lend()
+                        if not stalled:
+                            workers.stall()
+                            stalled = True
+                        lent = workers.relieve()
                     if look is not None and poll is not None and not self.granted:
                         look()
         finally:
-            if lent and workers is not None:
-                workers.take_back()
+            if stalled and workers is not None:
+                workers.go_on(lent)
 
 
 class TaskWaiter(Waiter):

@@ -96,6 +96,7 @@ class WorkerGroup:
         "_numbers",
         "_queue",
         "_searching",
+        "_stalled",
         "_threads",
         "cpus",
         "name",
@@ -126,6 +127,7 @@ class WorkerGroup:
         self._idle: list[threading.Lock] = []  # the gates at which idle threads wait
         self._threads = 0
         self._lent = 0  # how many threads wait for other threadlets, and do not count
+        self._stalled = 0  # how many wait for others, and do count
         self._searching = False
         self._numbers = count(1)
 
@@ -231,6 +233,30 @@ class WorkerGroup:
                     pass
         return True
 
+    def stall(self) -> None:
+        """Note that the calling thread, one of this group's, waits for others, and may do so for long."""
+        with self._lock:
+            self._stalled += 1
+
+    def relieve(self) -> bool:
+        """Do without the calling thread, which has stalled, if all that are at work have: nothing would go on else.
+
+        So there is one more at a time, as long as that one stalls, too. Not in a group of one: see ``lend``.
+        """
+        with self._lock:
+            if self._limit == 1 or self._stalled + self._lent < self._threads - len(self._idle):
+                return False
+            self._stalled -= 1
+        return self.lend()
+
+    def go_on(self, lent: bool) -> None:
+        """Count the calling thread, which had stalled, as at work again; or, if it was relieved, as there."""
+        with self._lock:
+            if lent:
+                self._lent -= 1
+            else:
+                self._stalled -= 1
+
     def take_back(self) -> None:
         """Count the calling thread again; if there are too many now, the first to have nothing to do ends."""
         with self._lock:
@@ -310,7 +336,7 @@ class WorkerGroup:
         with self._lock:
             self._queue._check()
             assert 0 <= len(self._idle) <= self._threads, "threads are counted"
-            assert len(self._idle) + self._lent <= self._threads, "who waits for others is not idle"
+            assert len(self._idle) + self._lent + self._stalled <= self._threads, "who waits for others is not idle"
             assert all(gate.locked() for gate in self._idle), "idle threads wait at closed gates"
 
 
