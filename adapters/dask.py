@@ -229,9 +229,15 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
         if self.client.status != "running":
             return await self._without_cluster(entrypoint, args, kwargs, f"it is {self.client.status}")
         call = _Call(entrypoint.function, args, kwargs, priority, None if node is None else node.address)
-        future = await self._submitted(call)
+        try:
+            future = await self._submitted(call)
+        except Exception:
+            if self.client.status == "running":
+                raise
+            return await self._without_cluster(entrypoint, args, kwargs, f"it is {self.client.status}")
         self._counts["sent"] += 1
         self._live[future.key] = future
+        why = ""
         try:
             failure = await future.exception()
             if failure is None and future.status == "finished":
@@ -243,11 +249,16 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
                 self._counts["cancelled"] += 1
                 raise
             failure = None  # by Dask: the connection was lost while the result was fetched
+        except OSError as error:  # the function has returned, so it is the way that failed
+            failure, why = None, repr(error)
+        except Exception:  # it has returned what cannot be pickled, or not be unpickled here
+            self._counts["failed"] += 1
+            raise
         finally:
             del self._live[future.key]
             future.release()
         if failure is None:
-            return await self._without_cluster(entrypoint, args, kwargs, f"the task is {future.status}")
+            return await self._without_cluster(entrypoint, args, kwargs, why or f"the task is {future.status}")
         if isinstance(failure, KilledWorker):
             self._counts["lost"] += 1
             raise NodeLost(f"{entrypoint.name}() has ended the workers that ran it: {failure}") from failure

@@ -197,7 +197,11 @@ def test_failures_come_back(run: Run, address: str) -> None:
                 await pool.start(unsendable, 1)
             with pytest.raises(Exception, match="1"):
                 await pool.start(odd, 1)
-            assert nodes.statistics().failed >= 2 and not nodes._live
+            beside = [pool.start(double, n) for n in range(20)]
+            with pytest.raises(Exception, match=r"serialize|pickle|lock"):
+                await pool.start(unsendable, 2)
+            assert await asyncio.gather(*beside) == [2 * n for n in range(20)]  # gathered with that
+            assert nodes.statistics() == ClusterStatistics(sent=24, done=20, failed=4) and not nodes._live
             await pool.aclose()
 
     run(main)
@@ -422,6 +426,45 @@ def test_the_cluster_is_gone(once: Run, how: str, tmp_path: Path) -> None:
 
     with cluster_beside(tmp_path) as (address, cluster):
         once(main, address, cluster)
+
+
+def test_the_client_is_closed_after_any_number_of_rounds(once: Run, address: str) -> None:
+    """Whenever that comes, a call returns or gets NodeLost; none waits for ever."""
+
+    async def main() -> None:
+        outcomes: set[Any] = set()
+        for rounds in range(12):
+            async with connected(address) as nodes:
+                async with Pool(node=nodes) as pool:
+                    handles = [pool.start(double, 4) for _ in range(3)]
+                    for _ in range(rounds):
+                        await asyncio.sleep(0 if rounds < 8 else 0.002)
+                    await nodes.client.close()
+                    found = await asyncio.wait_for(asyncio.gather(*handles, return_exceptions=True), 20)
+                outcomes |= {each if isinstance(each, int) else type(each) for each in found}
+        assert NodeLost in outcomes and outcomes <= {8, NodeLost}
+
+    once(main)
+
+
+def test_a_result_that_is_lost_on_its_way(once: Run, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the connection raises while a result is fetched is no error of the function."""
+
+    async def main() -> None:
+        async with connected(address) as nodes, connected(address, fallback="local") as others:
+
+            async def breaks(*_: Any, **__: Any) -> None:
+                raise distributed.comm.CommClosedError("reset by peer")
+
+            monkeypatch.setattr(nodes.client, "_gather_remote", breaks)
+            monkeypatch.setattr(others.client, "_gather_remote", breaks)
+            async with Pool(node=nodes) as pool, Pool(node=others) as local:
+                with pytest.raises(NodeLost, match="reset by peer"):
+                    await pool.start(double, 1)
+                assert await local.start(double, 1) == 2
+            assert nodes.statistics().lost == 1 and others.statistics().fallen_back == 1
+
+    once(main)
 
 
 def test_the_cluster_is_gone_and_there_is_a_fallback(

@@ -295,6 +295,33 @@ def test_who_waits_for_a_lock_does_not_hold_up_its_holder(once: Run, monkeypatch
     once(main)
 
 
+def test_who_holds_a_lock_is_first_in_the_line_for_a_worker(once: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among others of the same priority, which have come before."""
+    group = WorkerGroup("one at a time", limit=1)
+    monkeypatch.setattr("threadlets.migrations.shared_group", lambda: group)
+    lock, order, go_on = Lock(), [], threading.Event()
+
+    async def works(name: str) -> None:
+        async with offload():
+            order.append(name)
+            go_on.wait(20)
+
+    async def holds_lock() -> None:
+        async with lock:
+            await works("holder")
+
+    async def main() -> None:
+        others = [threadlet(works)(f"other {number}") for number in range(3)]
+        await until(lambda: order)
+        holder = threadlet(holds_lock)()
+        await until(lambda: group.waiting == 3)
+        go_on.set()
+        await asyncio.gather(*others, holder)
+        assert order == ["other 0", "holder", "other 1", "other 2"]
+
+    once(main)
+
+
 # --------------------------------------------------------------------------------------------------------- generators
 
 

@@ -47,10 +47,10 @@ import types
 from asyncio import AbstractEventLoop, CancelledError
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from itertools import count
+from time import monotonic_ns
 from typing import Any
 
-from .cancellation import tell
+from .cancellation import holds, tell
 from .handles import Threadlet
 from .homes import home_of
 from .mailboxes import calls_of
@@ -65,7 +65,7 @@ logger = logging.getLogger("threadlets")
 
 HOME: Place = None
 
-_arrivals = count(1)
+FIRST = -float("inf")
 
 
 class Pin(asyncio.Future[None]):
@@ -122,7 +122,7 @@ class Trip:
         self.asked: tuple[Any, ...] | None = None  # the arguments of a CancelledError that it was not told of yet
         self._asked_here: tuple[Any, ...] | None = None  # the same, not passed on yet
         self.ticket: Any = None
-        self._arrived = next(_arrivals)
+        self._arrived = monotonic_ns()
         self._coroutine: Coroutine[Any, Any, Any] = coroutine_of(task)
         self._hooks = sys.get_asyncgen_hooks()  # the loop's: it is to know of generators that begin in a worker
         self._context: Context
@@ -164,13 +164,19 @@ class Trip:
             if place is None:
                 self._post(self._arrive, context=self._context)
             elif isinstance(place, WorkerGroup):
-                place.submit(self, 0.0 if self.handle is None else self.handle._priority)
+                place.submit(self, self._urgency())
             else:
                 self._visitor = visitor = Visitor(self, self._coroutine, self._context)
                 place.call_soon_threadsafe(visitor.arrive, context=Context())
         except RuntimeError as error:  # no thread can be started, the loop is closed
             self.error = error
             self.go(HOME)
+
+    def _urgency(self) -> float:
+        """Return the priority in the line for a worker: who holds a lock goes first, for others wait for him."""
+        if self.handle is None:
+            return 0
+        return FIRST if self.handle in holds else self.handle._priority
 
     def _arrive(self) -> None:
         """Have the task go on. Thread: loop, in the task's context."""
