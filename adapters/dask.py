@@ -8,7 +8,8 @@ Why: Dask has no throttles, no deadlines, no selection by tag, and what was subm
 order. So work stays in the pool until a *slot* is free at the cluster; what is there is a task of Dask's, like any.
 
 How: what leaves within one round of the event loop is submitted together. What has finished is gathered in batches:
-one is under way at a time, and the next takes all that has finished meanwhile.
+the next takes all that has finished while one was under way. It does not wait for one that takes long: Dask may have to
+compute a result again whose worker has died.
 
 *Priorities*: lower numbers run first here, higher ones at Dask: they are negated on the way. Later changes reach what
 is still in the pool.
@@ -66,6 +67,7 @@ logger = logging.getLogger("threadlets")
 
 SLOTS = 16  # per thread of a worker; measured, benchmarks/cluster.py: with fewer, workers wait for round trips
 LOOK = 1.0  # seconds; arbitrary: how often to ask who the workers are
+PATIENCE = 0.05  # seconds; arbitrary: how long others wait for a batch, in which one may have to be computed again
 SMALL = frozenset({int, float, complex, bool, str, bytes, type(None)})  # what can be sent, without a look
 
 
@@ -164,6 +166,7 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
         self._outgoing: list[tuple[_Call, asyncio.Future[Any]]] = []  # to be submitted
         self._finished: list[tuple[Any, asyncio.Future[Any]]] = []  # to be gathered
         self._gathers: asyncio.Task[None] | None = None
+        self._fetches: set[asyncio.Task[None]] = set()
         self._look_again = asyncio.Event()
         self._told = False
         self._counts = dict.fromkeys(ClusterStatistics.__slots__, 0)
@@ -334,24 +337,36 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
         try:
             while self._finished:
                 batch, self._finished = self._finished, []
-                batch = [(future, answer) for future, answer in batch if not answer.done()]
-                try:
-                    values = await self.client.gather([future for future, _ in batch])
-                    outcomes: list[tuple[Any, BaseException | None]] = [(value, None) for value in values]
-                except Exception:  # of one of them: ask for each
-                    outcomes = [await _outcome(future) for future, _ in batch]
-                for (_, answer), (value, error) in zip(batch, outcomes, strict=True):
-                    if answer.done():
-                        continue
-                    if error is None:
-                        answer.set_result(value)
-                    else:
-                        answer.set_exception(error)
+                fetch = asyncio.create_task(self._fetch(batch))
+                self._fetches.add(fetch)
+                fetch.add_done_callback(self._fetches.discard)
+                await asyncio.wait([fetch], timeout=PATIENCE)
         finally:
             self._gathers = None
-            for _, answer in [*batch, *self._finished]:
+            for _, answer in self._finished:
                 answer.cancel()
             self._finished = []
+
+    async def _fetch(self, batch: list[tuple[Any, asyncio.Future[Any]]]) -> None:
+        batch = [(future, answer) for future, answer in batch if not answer.done()]
+        try:
+            try:
+                values = await self.client.gather([future for future, _ in batch])
+                outcomes: list[tuple[Any, BaseException | None]] = [(value, None) for value in values]
+            except (Exception, CancelledError):  # of one of them: ask for each
+                if _is_cancelled_here():
+                    raise
+                outcomes = [await _outcome(future) for future, _ in batch]
+            for (_, answer), (value, error) in zip(batch, outcomes, strict=True):
+                if answer.done() or isinstance(error, CancelledError):
+                    continue
+                if error is None:
+                    answer.set_result(value)
+                else:
+                    answer.set_exception(error)
+        finally:
+            for _, answer in batch:
+                answer.cancel()
 
     # ----------------------------------------------------------------------------------------------- workers
 
@@ -452,6 +467,8 @@ async def _outcome(future: Any) -> tuple[Any, BaseException | None]:
     try:
         return await future, None
     except (Exception, CancelledError) as error:
+        if _is_cancelled_here():
+            raise
         return None, error
 
 

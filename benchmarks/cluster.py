@@ -64,7 +64,7 @@ async def measure(effort: Effort) -> list[Comparison]:
                 "the same pool.map": through_map,
                 "Client.submit for each": by_submit,
             }
-            return [await _compare(f"{count:,} small calls on a Dask cluster", ways, count, 3 if effort.quick else 5)]
+            return [await _compare(f"{count:,} small calls on a Dask cluster", ways, count, 3)]
 
 
 async def _compare(title: str, ways: dict[str, Callable[[], Awaitable[int]]], count: int, rounds: int) -> Comparison:

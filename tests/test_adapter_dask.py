@@ -355,7 +355,7 @@ def test_cancelled_after_any_number_of_rounds(once: Run, address: str) -> None:
                 handle.cancel()
                 await asyncio.wait([handle])
             assert await pool.start(double, 4) == 8
-            await holds(lambda: not nodes._live and not nodes._finished and nodes._gathers is None)
+            await holds(lambda: not nodes._live and not nodes._fetches and nodes._gathers is None)
 
     once(main)
 
@@ -463,6 +463,54 @@ def test_a_result_that_is_lost_on_its_way(once: Run, address: str, monkeypatch: 
                     await pool.start(double, 1)
                 assert await local.start(double, 1) == 2
             assert nodes.statistics().lost == 1 and others.statistics().fallen_back == 1
+
+    once(main)
+
+
+def test_a_task_that_someone_else_cancels(once: Run, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is lost, and those that are gathered together with it are not."""
+
+    async def main() -> None:
+        async with connected(address) as nodes:
+            gather, cancelled = nodes.client.gather, []
+
+            async def cancels_one(futures: list[Any]) -> Any:
+                if len(futures) > 1:
+                    cancelled.append(futures[0])
+                    await nodes.client.cancel(futures[:1])
+                return await gather(futures)
+
+            monkeypatch.setattr(nodes.client, "gather", cancels_one)
+            async with Pool(node=nodes) as pool:
+                handles = [pool.start(double, n) for n in range(60)]
+                outcomes = await asyncio.gather(*handles, return_exceptions=True)
+            lost = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, NodeLost)]
+            assert cancelled and len(lost) == len(cancelled)
+            assert all(outcome == 2 * n for n, outcome in enumerate(outcomes) if n not in lost)
+
+    once(main)
+
+
+def test_a_result_that_comes_late_holds_up_no_other(once: Run, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose result has to be computed again is waited for alone."""
+
+    async def main() -> None:
+        async with connected(address) as nodes:
+            gather, again, asked = nodes.client.gather, asyncio.Event(), asyncio.Event()
+
+            async def first_is_late(futures: list[Any]) -> Any:
+                if not asked.is_set():
+                    asked.set()
+                    await again.wait()
+                return await gather(futures)
+
+            monkeypatch.setattr(nodes.client, "gather", first_is_late)
+            async with Pool(node=nodes) as pool:
+                late = pool.start(double, 1)
+                await asked.wait()
+                assert await asyncio.wait_for(pool.start(double, 2), 20) == 4 and not late.done()
+                again.set()
+                assert await late == 2
 
     once(main)
 
