@@ -44,6 +44,7 @@ import warnings
 import weakref
 from asyncio import CancelledError
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError as Dropped  # what Dask raises for a task that is forgotten
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -54,6 +55,7 @@ from threadlets.errors import NodeLost
 try:
     import cloudpickle
     import distributed
+    from dask.utils import apply
     from distributed import Client, Future, KilledWorker
 except ImportError as error:
     raise ImportError("threadlets.adapters.dask needs distributed: pip install 'threadlets[dask]'") from error
@@ -108,7 +110,7 @@ class _Call:
         """Return what those have in common that can be submitted together."""
         if self.kwargs or not self.args:
             return object()
-        return self.function, len(self.args), self.priority, self.address
+        return id(self.function), len(self.args), self.priority, self.address
 
 
 class ClusterNode(Host):
@@ -252,8 +254,8 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
                 self._counts["cancelled"] += 1
                 raise
             failure = None  # by Dask: the connection was lost while the result was fetched
-        except OSError as error:  # the function has returned, so it is the way that failed
-            failure, why = None, repr(error)
+        except (Dropped, OSError) as error:  # the function has returned, so it is the way that failed
+            failure, why = None, str(error) or repr(error)
         except Exception:  # it has returned what cannot be pickled, or not be unpickled here
             self._counts["failed"] += 1
             raise
@@ -312,8 +314,10 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
             if call.address is not None:
                 options |= {"workers": [call.address], "allow_other_workers": True}
             try:
-                if len(burst) == 1:
-                    futures = [self.client.submit(call.function, *call.args, **call.kwargs, **options)]
+                if call.kwargs:  # not among the client's own, which has some of the same names
+                    futures = [self.client.submit(apply, call.function, list(call.args), call.kwargs, **options)]
+                elif len(burst) == 1:
+                    futures = [self.client.submit(call.function, *call.args, **options)]
                 else:
                     futures = self.client.map(
                         call.function, *zip(*(each.args for each, _ in burst), strict=True), **options

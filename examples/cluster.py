@@ -23,13 +23,6 @@ from time import monotonic
 
 from threadlets import Concurrency, Contract, PerTag, Pool, threadlet
 
-try:
-    from distributed import Client, LocalCluster
-
-    from threadlets.adapters.dask import cluster_nodes
-except ImportError:
-    sys.exit("This example needs Dask: pip install 'threadlets[dask]'")
-
 
 @threadlet(contract=Contract(pure=True))
 def count_primes(job: int, size: int) -> tuple[int, int]:
@@ -41,6 +34,12 @@ def count_primes(job: int, size: int) -> tuple[int, int]:
 
 async def main(workers: int, jobs: int) -> None:
     """Compute, and interfere."""
+    try:
+        from distributed import Client, LocalCluster
+
+        from threadlets.adapters.dask import cluster_nodes
+    except ImportError:
+        sys.exit("This example needs Dask: pip install 'threadlets[dask]'")
     options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0"}
     async with (
         LocalCluster(asynchronous=True, silence_logs=logging.CRITICAL, **options) as cluster,

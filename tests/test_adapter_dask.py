@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,34 @@ def test_what_cannot_be_sent(run: Run, address: str) -> None:
                     pool.start(coroutine)
                 assert not len(pool) and nodes.statistics().sent == 0
                 assert await pool.start(double, [lambda: 1]) is not None  # with cloudpickle, functions can
+
+    run(main)
+
+
+@on_each
+def test_arguments_by_name(run: Run, address: str) -> None:
+    """They are the function's, whatever they are called; and what is called need not be hashable."""
+
+    class Caller:
+        """Something that can be called, and not be hashed."""
+
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, number: int) -> int:
+            return number + 1
+
+    @pure
+    def named(number: int, key: str, workers: int = 0, pure: int = 0, priority: int = 0) -> tuple[Any, ...]:
+        return number, key, workers, pure, priority
+
+    async def main() -> None:
+        call = pure(Caller())
+        async with connected(address) as nodes, Pool(node=nodes) as pool:
+            kwargs = {"key": "k", "workers": 2, "pure": 3, "priority": 4}
+            data = await nodes.client.scatter(5)
+            assert await pool.start(partial(named, 1, **kwargs)) == (1, "k", 2, 3, 4)
+            assert await pool.start(partial(named, 1, key=data)) == (1, 5, 0, 0, 0)
+            assert await asyncio.gather(*[pool.start(call, number) for number in range(5)]) == [1, 2, 3, 4, 5]
 
     run(main)
 
