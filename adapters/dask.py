@@ -309,25 +309,32 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
             if not each[1].done():
                 alike.setdefault(each[0].alike(), []).append(each)
         for burst in alike.values():
-            call = burst[0][0]
-            options: dict[str, Any] = {"pure": False, "priority": -call.priority}
-            if call.address is not None:
-                options |= {"workers": [call.address], "allow_other_workers": True}
-            try:
-                if call.kwargs:  # not among the client's own, which has some of the same names
-                    futures = [self.client.submit(apply, call.function, list(call.args), call.kwargs, **options)]
-                elif len(burst) == 1:
-                    futures = [self.client.submit(call.function, *call.args, **options)]
-                else:
-                    futures = self.client.map(
-                        call.function, *zip(*(each.args for each, _ in burst), strict=True), **options
-                    )
-            except Exception as error:
-                for _, answer in burst:
-                    answer.set_exception(error)
-                continue
-            for (_, answer), future in zip(burst, futures, strict=True):
-                answer.set_result(future)
+            self._submit_burst(burst)
+
+    def _submit_burst(self, burst: list[tuple[_Call, asyncio.Future[Any]]]) -> None:
+        """Submit calls that are alike, together."""
+        call = burst[0][0]
+        options: dict[str, Any] = {"pure": False, "priority": -call.priority}
+        if call.address is not None:
+            options |= {"workers": [call.address], "allow_other_workers": True}
+        try:
+            if call.kwargs:  # not among the client's own, which has some of the same names
+                futures = [self.client.submit(apply, call.function, list(call.args), call.kwargs, **options)]
+            elif len(burst) == 1:
+                futures = [self.client.submit(call.function, *call.args, **options)]
+            else:
+                futures = self.client.map(
+                    call.function, *zip(*(each.args for each, _ in burst), strict=True), **options
+                )
+        except Exception as error:
+            if len(burst) == 1:
+                burst[0][1].set_exception(error)
+            else:  # one of them cannot be pickled any more
+                for each in burst:
+                    self._submit_burst([each])
+            return
+        for (_, answer), future in zip(burst, futures, strict=True):
+            answer.set_result(future)
 
     async def _gathered(self, future: Any) -> Any:
         """Return the result of a future that has finished, gathered with those that finish about now."""

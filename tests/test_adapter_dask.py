@@ -353,6 +353,21 @@ def test_arguments_by_name(run: Run, address: str) -> None:
 
 
 @on_each
+def test_what_cannot_be_sent_any_more(run: Run, address: str) -> None:
+    """An argument that was changed since its call was started fails that call, and none that is sent with it."""
+
+    async def main() -> None:
+        async with connected(address) as nodes, Pool(node=nodes) as pool:
+            changed: list[Any] = [1]
+            handles = [pool.start(double, changed), pool.start(double, [2]), pool.start(double, [3])]
+            changed.append(threading.Lock())
+            outcomes = await asyncio.gather(*handles, return_exceptions=True)
+            assert isinstance(outcomes[0], TypeError) and outcomes[1:] == [[2, 2], [3, 3]]
+
+    run(main)
+
+
+@on_each
 def test_cancelled_there(run: Run, address: str) -> None:
     """The threadlet ends at once; what has not begun there never does; the pool goes on."""
 

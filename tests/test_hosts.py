@@ -244,5 +244,23 @@ def test_where_a_part_of_a_pool_may_be() -> None:
     assert Pool(parent=Pool(node=node), node=host).node is host
     unfit = Nearby()
     unfit.slots = 3  # type: ignore[assignment]
-    with pytest.raises(TypeError, match="3 is no throttle"):
+    with pytest.raises(TypeError, match="no throttle"):
         Pool(node=unfit)
+
+
+def test_a_host_that_is_none(run: Run) -> None:
+    """One without slots, and a class instead of one, are refused by name."""
+
+    class Unfinished(Host):
+        """Something has been forgotten."""
+
+    async def main() -> None:
+        with pytest.raises(TypeError, match="slots"):
+            Pool(node=Unfinished())
+        async with Pool() as pool:
+            with pytest.raises(TypeError, match="expected"):
+                pool.select().move(Unfinished)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="expected"):
+                pool.select().move(Pool)  # type: ignore[arg-type]
+
+    run(main)

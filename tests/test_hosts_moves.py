@@ -258,3 +258,39 @@ def test_those_that_have_started_stay(run: Run) -> None:
             host.open.set()
 
     run(main)
+
+
+def test_moved_with_all_that_share_the_run(run: Run) -> None:
+    """To a pool of a host's, or to one of this process, and each is counted; but no more than have room, by tag too."""
+
+    async def main() -> None:
+        host, limit = Nearby(slots=8), Concurrency(1)
+        async with Pool(limit) as pool, Pool(node=host, tag_capacity={"t:": 4}) as there, Pool() as here:
+            pool.start(threadlet(forever))
+            handles = [pool.start(double, 1, tags={"t:1"}) for _ in range(5)]
+            assert pool.select(entrypoint=double).move(there) == 0 and len(there) == 0
+            handles.pop().cancel()
+            assert pool.select(entrypoint=double).move(there) == 4 and len(there) == 4
+            assert there.select().move(here) == 4 and len(here) == 4
+            assert await asyncio.gather(*handles) == [2] * 4
+            pool.cancel()
+
+    run(main)
+
+
+def test_parts_for_hosts_that_are_not_used_any_more_are_given_up(run: Run) -> None:
+    """Hosts come and go: a pool keeps no more parts than have something in them, and one."""
+
+    async def main() -> None:
+        limit = Concurrency(1)
+        async with Pool(limit) as pool:
+            for number in range(20):
+                first, moved = pool.start(threadlet(forever)), pool.start(double, number)
+                assert pool.select(entrypoint=double).move(Nearby(slots=8)) == 1
+                first.cancel()
+                assert await moved == 2 * number
+            await rounds()
+            assert len(pool._parts) == 1 and len(pool._children) == 1
+        assert pool.statistics().done == 20
+
+    run(main)

@@ -131,6 +131,8 @@ class Hosting(Starts):
                 raise ValueError(f"node={node!r}: a part of {parent!r}, which is at {parent._host!r}, is there, too")
             node = parent._host
         if isinstance(node, Host):
+            if not isinstance(getattr(node, "slots", None), Throttle):
+                raise TypeError(f"{node!r} has no throttle as its 'slots': self.slots = Concurrency(16), for one")
             self._host = node
             self._begin = self._begin_there  # type: ignore[method-assign]  # others need not look where they are
             self._begin_shared = self._begin_shared_there  # type: ignore[method-assign]

@@ -127,6 +127,8 @@ class Pool(Hosting):
         """Return the part of this pool for those that are moved to a host. It may be made although this is closed."""
         part = self._parts.get(id(host))
         if part is None or part not in self._children:
+            for other in [key for key, each in self._parts.items() if not each._index]:
+                self._parts.pop(other).close()  # its host may be gone for good
             closed, self._closed = self._closed, False
             try:
                 part = Pool(parent=self, node=host, name=f"{self.name or 'a pool'} at {host!r}")

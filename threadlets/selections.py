@@ -139,9 +139,9 @@ class Selection:
                 if handle.pool is not None:
                     moved += handle.pool._home.redirect(handle, site)
             return moved
-        if hasattr(target, "_take_in"):
+        if hasattr(target, "_take_in") and not isinstance(target, type):
             return target._take_in(self._found())
-        if not hasattr(target, "_move"):
+        if not hasattr(target, "_move") or isinstance(target, type):
             raise TypeError(f"{target!r}: expected a threadlets.Pool, a Node or a Host to move to")
         target._bind()
         if target._closed:
@@ -149,7 +149,10 @@ class Selection:
         found = [handle for handle in self._found() if handle.pool is not None and handle.pool is not target]
         if target._host is not None:
             return target._host._take_in(found, target)
-        return sum(handle.pool._move(handle, target) for handle in found)  # type: ignore[union-attr]
+        moved = 0
+        for handle in found:  # one that shares its run may be there by now, with those that share it
+            moved += handle.pool is target or handle.pool._move(handle, target)  # type: ignore[union-attr]
+        return moved
 
     async def wait(self) -> None:
         """Wait until every threadlet that matches now is final; raises none of their exceptions. Cancel: point."""

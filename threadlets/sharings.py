@@ -14,6 +14,7 @@ Rejected: one handle for all: then one caller could cancel the others' call.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from time import monotonic_ns
 from typing import Any, TypeVar, cast
@@ -193,10 +194,21 @@ class Sharing(Admission):
 
     def _lacks_room(self, handles: list[Threadlet[Any]], source: Sharing) -> bool:
         """Say whether some that come from another pool would be too many here."""
-        if any(self._full(handle._tags, but=source._line) for handle in handles):
-            return True
-        bounded = (pool for pool in self._line if pool not in source._line and pool._capacity is not None)
-        return any(len(pool._index) + len(handles) > cast(int, pool._capacity) for pool in bounded)
+        tags = Counter(tag for handle in handles for tag in handle._tags)
+        for pool in self._line:
+            if pool in source._line:
+                continue
+            if pool._capacity is not None and len(pool._index) + len(handles) > pool._capacity:
+                return True
+            for prefix, capacity in pool._tag_capacity.items():
+                for tag, count in tags.items():
+                    if (
+                        isinstance(tag, str)
+                        and tag.startswith(prefix)
+                        and len(pool._index.tagged(tag)) + count > capacity
+                    ):
+                        return True
+        return False
 
     def _drop(self, handle: Threadlet[Any], tag: Hashable | None) -> None:
         """Shed a threadlet that has not started, with all that share its run."""
