@@ -15,7 +15,7 @@ compute a result again whose worker has died.
 is still in the pool.
 
 *Where*: Dask decides, by its own hints: arguments that are Dask futures are handed on as such, and the call goes to
-where their data is. On one node it goes to that worker as long as there is one.
+where their data is. One node is a preference: Dask may have an idle worker take over what waits there.
 
 *Cancelling*: the future is released, so Dask forgets the task. A function that runs there already cannot be stopped:
 its slot is free at once, its worker is not.
@@ -45,6 +45,7 @@ import weakref
 from asyncio import CancelledError
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError as Dropped  # what Dask raises for a task that is forgotten
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -56,7 +57,7 @@ try:
     import cloudpickle
     import distributed
     from dask.utils import apply
-    from distributed import Client, Future, KilledWorker
+    from distributed import Client, Future, KilledWorker, futures_of
 except ImportError as error:
     raise ImportError("threadlets.adapters.dask needs distributed: pip install 'threadlets[dask]'") from error
 
@@ -172,6 +173,7 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
         self._look_again = asyncio.Event()
         self._told = False
         self._counts = dict.fromkeys(ClusterStatistics.__slots__, 0)
+        _listeners.setdefault(client, weakref.WeakSet()).add(self)
         self._watch = asyncio.create_task(self._keep_looking(), name=f"threadlets looks at {client.id}")
 
     def __len__(self) -> int:
@@ -197,9 +199,10 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
     def close(self) -> None:
         """Look no more who the workers are; what is there goes on. It is done, too, when the client is closed."""
         self._watch.cancel()
+        _listeners[self.client].discard(self)
         if self.client.status == "running":
             for address in self._nodes:
-                self.client.unsubscribe_topic(address)
+                _unsubscribe(self.client, address)
 
     # ------------------------------------------------------------------------------------------------- a call
 
@@ -274,7 +277,7 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
         self, entrypoint: Entrypoint[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], why: str
     ) -> Any:
         """Do without the cluster."""
-        there = any(isinstance(value, Future) for value in (*args, *kwargs.values()))
+        there = _is_there((args, kwargs))
         if self.fallback is None or there:
             self._counts["lost"] += 1
             what = f"an argument of {entrypoint.name}()" if there else f"a call of {entrypoint.name}()"
@@ -386,11 +389,11 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
         threads: dict[str, int] = await self.client.nthreads()
         for address in [each for each in self._nodes if each not in threads]:
             del self._nodes[address]
-            self.client.unsubscribe_topic(address)
+            _unsubscribe(self.client, address)
         for address, count in threads.items():
             if address not in self._nodes:
                 self._nodes[address] = ClusterNode(self, address, count)
-                self.client.subscribe_topic(address, partial(self._hear, address))
+                self.client.subscribe_topic(address, partial(_tell, _listeners[self.client], address))
         self.slots.limit = max(1, sum(threads.values()) * self.slots_per_thread)
 
     async def _keep_looking(self) -> None:
@@ -407,7 +410,7 @@ class ClusterNodes(Host, Sequence[ClusterNode]):
             except Exception as error:  # the scheduler is gone, or about to be
                 logger.debug("%r could not be asked for its workers: %r", self.client, error)
 
-    def _hear(self, address: str, event: tuple[float, Any]) -> None:
+    def hear(self, address: str, event: tuple[float, Any]) -> None:
         """Hear of what happens to a worker."""
         message = event[1]
         if not isinstance(message, dict) or message.get("action") != "remove-worker":
@@ -472,6 +475,30 @@ async def cluster_nodes(
 def _release(version: str) -> tuple[int, ...]:
     """Return year and month of a version of distributed."""
     return tuple(int(word) for word in version.split(".")[:2] if word.isdecimal())
+
+
+# Who wants to know of a client's workers: it has one handler for each.
+_listeners: weakref.WeakKeyDictionary[Any, weakref.WeakSet[ClusterNodes]] = weakref.WeakKeyDictionary()
+
+
+def _tell(listeners: weakref.WeakSet[ClusterNodes], address: str, event: tuple[float, Any]) -> None:
+    for nodes in list(listeners):
+        nodes.hear(address, event)
+
+
+def _unsubscribe(client: Any, address: str) -> None:
+    if not any(address in nodes._nodes for nodes in _listeners[client]):
+        with suppress(ValueError):  # nobody is subscribed any more
+            client.unsubscribe_topic(address)
+
+
+def _is_there(arguments: object) -> bool:
+    """Say whether some of a call's arguments, or of what is in them, are Dask's futures."""
+    find: Any = futures_of
+    try:
+        return bool(find(arguments))
+    except (Dropped, CancelledError):  # of those that were
+        return True
 
 
 async def _outcome(future: Any) -> tuple[Any, BaseException | None]:

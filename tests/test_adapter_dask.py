@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -174,7 +175,8 @@ def test_calls_run_in_other_processes(run: Run, address: str) -> None:
                 places = await asyncio.gather(*[pool.start(process, n) for n in range(40)])
                 assert {each for _, each in places} == {None} and os.getpid() not in {pid for pid, _ in places}
                 places = await asyncio.gather(*[one.start(process, n) for n in range(20)])
-                assert len(set(places)) == 1
+                (pid, _), count = Counter(places).most_common(1)[0]  # Dask may steal work from it for idle ones
+                assert count > 10 and pid == (await nodes.client.run(os.getpid))[nodes[1].address]
                 handle = pool.start(double, "a", priority=3)
                 assert handle.node is nodes and await handle == "aa"
             found = nodes.statistics()
@@ -576,13 +578,36 @@ def test_the_cluster_is_gone_and_there_is_a_fallback(
                 assert place == os.getpid()
                 with pytest.raises(KeyError):
                     await pool.start(fails, 1)
-                with pytest.raises(NodeLost, match="an argument"):
-                    await pool.start(double, data)
+                for argument in (data, [data]):
+                    with pytest.raises(NodeLost, match="an argument"):
+                        await pool.start(double, argument)
             assert nodes.statistics().fallen_back == 5
 
     with cluster_beside(tmp_path) as (address, cluster):
         once(main, address, cluster)
     assert sum("is gone" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_two_watch_the_same_cluster(once: Run) -> None:
+    """Each counts what it has sent; and one that is closed takes nothing from the other."""
+
+    async def main() -> None:
+        async with own_cluster() as (_, nodes):
+            others, third = await cluster_nodes(nodes.client), await cluster_nodes(nodes.client)
+            third.close()
+            victim = nodes[0].address
+            there = next(node for node in others if node.address == victim)
+            async with Pool(node=nodes[0]) as pool, Pool(node=there) as second:
+                pids = await nodes.client.run(os.getpid)
+                handles = [each.start(slow, n, 0.5) for each in (pool, second) for n in range(4)]
+                await holds(lambda: len(nodes._live) == len(others._live) == 4)
+                await asyncio.sleep(0.2)
+                os.kill(pids[victim], signal.SIGKILL)
+                await asyncio.gather(*handles)
+                assert nodes.statistics().rerun >= 1 and others.statistics().rerun >= 1
+            others.close()
+
+    once(main)
 
 
 def test_workers_come_and_go(once: Run) -> None:
