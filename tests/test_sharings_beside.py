@@ -14,7 +14,7 @@ from tests.conftest import Run
 from tests.test_sharings import LATER, PURE, PURE_AT_WORKER, Counted, settled
 from tests.workbench import Gate, Token, forever, rounds, until
 from threadlets import Concurrency, Contract, Pool, Threadlet, call_async, threadlet
-from threadlets.errors import DeadlineExceeded
+from threadlets.errors import DeadlineExceeded, Shed
 
 
 @pytest.mark.parametrize("where", ["suspended", "queued", "worker"])
@@ -208,5 +208,27 @@ def test_one_of_many_leaves_the_order_of_deadlines(run: Run) -> None:
         await pool.drain()
         assert order == [2, 1, 3]
         await settled(pool)
+
+    run(main)
+
+
+def test_the_run_that_it_would_share_is_dropped_to_make_room(run: Run) -> None:
+    """A call for which a pool sheds an equal one, with its run, has a run of its own."""
+
+    @threadlet(contract=PURE_AT_WORKER)
+    def square(number: int) -> int:
+        return number * number
+
+    async def main() -> None:
+        async with Pool(Concurrency(1), capacity=2, overflow="shed") as pool:
+            first = pool.start(threadlet(forever))
+            dropped = pool.start(square, 5, priority=9)
+            kept = pool.start(square, 5, priority=1)
+            pool._check()
+            assert dropped.done() and not kept.done() and len(pool) == 2
+            first.cancel()
+            assert await kept == 25
+            with pytest.raises(Shed):
+                await dropped
 
     run(main)

@@ -80,8 +80,9 @@ class Sharing(Admission):
         if key is None:
             return self._begin(definition, args, kwargs, priority, tags)
         run = self._sharable.get(key)
-        if run is not None:
-            return self._follow(run, definition, priority, tags)
+        follower = None if run is None else self._follow(run, definition, priority, tags)
+        if follower is not None:
+            return follower
         run = self._sharable[key] = Run(key)
         try:
             carrier = self._begin(definition, args, kwargs, priority, tags)
@@ -97,6 +98,7 @@ class Sharing(Admission):
         run.carrier = carrier
         self._runs[carrier] = run
         first = self._follow(run, definition, priority, tags)
+        assert first is not None, "there is room for the first one, as there was for the run"
         for follower in run.followers:
             self._home.waits.begin(follower, carrier)
         self._home.waits.prioritize(carrier, NOBODY)
@@ -104,8 +106,10 @@ class Sharing(Admission):
         carrier._marks |= CARRIES
         return first
 
-    def _follow(self, run: Run, definition: Definition[T], priority: float, tags: frozenset[Hashable]) -> Threadlet[T]:
-        """Return a handle of one more call that shares a run."""
+    def _follow(
+        self, run: Run, definition: Definition[T], priority: float, tags: frozenset[Hashable]
+    ) -> Threadlet[T] | None:
+        """Return a handle of one more call that shares a run; None if that run was dropped to make room for it."""
         if self._closed:
             raise PoolClosed(f"{self!r} takes no more work: start it before the pool is closed, or in another pool")
         marks = (TAGGED if tags else 0) | FOLLOWS
@@ -116,6 +120,8 @@ class Sharing(Admission):
             if full is not None:
                 cast(Admission, full[0])._drop(follower, full[1])
                 return follower
+            if run.carrier.done():
+                return None
         follower._task = run
         run.followers[follower] = None
         pool._list(follower)
