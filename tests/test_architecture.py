@@ -46,7 +46,7 @@ ALONG |= {
     ("__main__", "adapters"),
 }
 ALONG |= {("takeover", earlier) for earlier in ("asides", "claims", "drivers", "spares", "tallies")}
-ALONG |= {("tallies", "claims"), ("spares", "alarms"), ("probes", "syscalls")}
+ALONG |= {("tallies", "claims"), ("spares", "alarms"), ("probes", "syscalls"), ("workers", "syscalls")}
 ALONG |= {("lanes", "queues"), ("shares", "throttles"), ("limits", "throttles"), ("courses", "chains")}
 ALONG |= {("drawings", "sysfs"), ("nodes", "sysfs"), ("nodes", "drawings")}
 ALONG |= {(door, earlier) for place, door in enumerate(DOORS) for earlier in DOORS[:place]}

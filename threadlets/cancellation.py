@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from .definitions import check_seconds
 from .lifecycles import ABANDONED, ASKED, HERE, MISSED
 from .regions import me
-from .surroundings import here, outermost, travellers, trip_of
+from .surroundings import here, outermost, trip_here, trip_of
 from .tasks import must_cancel, relist, running_loop, unlist
 
 if TYPE_CHECKING:
@@ -255,8 +255,8 @@ def raise_if_asked(who: Any) -> None:
     """Raise CancelledError if the code that runs here was asked to stop, and is not protected. Thread: its own."""
     told = to_be_told(who)
     if told is not None:
-        trip = travellers.get(get_ident()) if travellers else None
-        if trip is not None and trip.is_here():
+        trip = trip_here()
+        if trip is not None:
             trip.asked = None  # it has been told
         raise CancelledError(*told)
 

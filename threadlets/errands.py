@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from .cancellation import parked, raise_if_asked
 from .errors import NoRunningLoop
 from .regions import current_threadlet, me, region_here
-from .surroundings import changes, here, travellers, waiting
+from .surroundings import changes, here, trip_here, waiting
 from .takeover import SAY_SECONDS, RunToken
 from .tasks import running_loop
 from .waits import family
@@ -173,7 +173,7 @@ def _loop_of_worker(function: Callable[..., Any]) -> asyncio.AbstractEventLoop:
     handle = here.get(threading.get_ident())
     while handle is not None and handle.pool is None:  # called by another function, right there
         handle = handle._task
-    trip = travellers.get(threading.get_ident())
+    trip = trip_here()
     if trip is not None:
         return trip.loop
     if handle is None or handle.pool is None:

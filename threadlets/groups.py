@@ -22,7 +22,6 @@ Thread: any, for every function. Cancel: none.
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -31,6 +30,7 @@ from typing import Any, NamedTuple
 
 from .probes import MISS, glance
 from .syscalls import has_openat2
+from .sysfs import device_of
 from .topology import Machine, Node, machine, node_near
 from .workers import WorkerGroup, shared_group
 
@@ -132,9 +132,7 @@ def _node_of_path(path: Any, of: Machine) -> Node | None:
         status = glance(name := folder)
     if not isinstance(status, os.stat_result):  # there is no such file
         return None
-    kind = "char" if stat.S_ISCHR(status.st_mode) else "block"
-    is_device = kind == "char" or stat.S_ISBLK(status.st_mode)
-    return _node_of_device(of, status.st_rdev if is_device else status.st_dev, kind)
+    return _node_of_device(of, *device_of(status))
 
 
 @lru_cache(maxsize=256)

@@ -241,10 +241,7 @@ class Home(Coroutines):
         if not before.remove(handle):
             return False
         self.sites[handle] = site
-        try:
-            site.workers.submit(handle, handle._priority)
-        except RuntimeError as error:
-            self.settle(handle, FAILED, error)
+        self.send_to_worker(handle)
         return True
 
     def in_place(self, definition: Definition[Any]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import types
 from asyncio import AbstractEventLoop, CancelledError, Task, current_task
 from collections.abc import Generator
@@ -10,11 +9,11 @@ from types import TracebackType
 from typing import Any
 
 from .groups import workers_at
-from .surroundings import travellers
+from .surroundings import trip_here
 from .tasks import running_loop
 from .topology import Node
-from .trips import HOME, Place, Trip
-from .visits import Move
+from .trips import HOME, Trip
+from .visits import Move, Place
 from .workers import shared_group
 
 __all__ = ["migrate", "offload"]
@@ -127,12 +126,6 @@ async def migrate(target: Node | AbstractEventLoop | None) -> None:
 
 
 # -------------------------------------------------------------------------------------------------- how
-
-
-def trip_here() -> Trip | None:
-    """Return the trip of the coroutine that runs here; None at home, and where none runs. Thread: any."""
-    trip: Trip | None = travellers.get(threading.get_ident()) if travellers else None
-    return trip if trip is not None and trip.is_here() else None
 
 
 def place_here() -> Place:

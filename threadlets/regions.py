@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .claims import Taken
-from .surroundings import here, outermost, travellers
+from .surroundings import here, outermost, trip_here
 from .takeover import FORFEITED, RunToken, tokens
 from .tasks import running_loop, set_running_loop
 
@@ -159,8 +159,8 @@ def current_threadlet() -> Threadlet[Any] | None:
             return handle
         loop, task = region[0].driver.loop, region[1]  # in `with blocking()`
     else:
-        trip = travellers.get(threading.get_ident()) if travellers else None
-        if trip is not None and trip.is_here():
+        trip = trip_here()
+        if trip is not None:
             return trip.handle
         task = asyncio.current_task(loop)
     home: Home | None = getattr(loop, "_threadlets_home", None)
@@ -180,15 +180,15 @@ def me() -> Any:
             return handle
         region = region_here()
         if region is None or region[1] is None:
-            trip = travellers.get(thread)
+            trip = trip_here()
             return thread if trip is None else trip.task  # in `async with offload()`
         loop, task = region[0].driver.loop, region[1]
     else:
         current = asyncio.current_task(loop)
         if current is None:
             return threading.get_ident()
-        trip = travellers.get(threading.get_ident()) if travellers else None
-        if trip is not None and trip.is_here():
+        trip = trip_here()
+        if trip is not None:
             return trip.handle or trip.task
         task = current
     home = getattr(loop, "_threadlets_home", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from .handles import Threadlet
     from .trips import Trip
 
-__all__ = ["changes", "here", "outermost", "travellers", "trip_of", "trips", "waiting"]
+__all__ = ["changes", "here", "outermost", "travellers", "trip_here", "trip_of", "trips", "waiting"]
 
 
 # By thread: the innermost plain function's threadlet. A dict and not a threading.local, which costs 100 ns more a call.
@@ -25,6 +26,12 @@ waiting: dict[Any, Any] = {}
 # Coroutines that are away from their tasks: all, and by the thread that takes a step of one right now.
 trips: weakref.WeakSet[Trip] = weakref.WeakSet()
 travellers: dict[int, Trip] = {}
+
+
+def trip_here() -> Trip | None:
+    """Return the trip of the coroutine that runs here; None at home, and where none runs. Thread: any."""
+    trip = travellers.get(threading.get_ident()) if travellers else None
+    return trip if trip is not None and trip.is_here() else None
 
 
 def trip_of(task: Any) -> Trip | None:

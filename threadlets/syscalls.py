@@ -22,6 +22,7 @@ __all__ = [
     "READ",
     "READ_STRAIGHT",
     "bind_thread",
+    "cpus_of_process",
     "evidence",
     "has_openat2",
     "openat2",
@@ -149,10 +150,18 @@ def _make_openat2() -> Callable[[int, bytes, int], int]:
     return call
 
 
-def bind_thread(cpus: frozenset[int]) -> bool:
-    """Let this thread run on some CPUs only; False, and nothing has changed, where that cannot be. Thread: any."""
+def bind_thread(cpus: frozenset[int]) -> Exception | None:
+    """Let this thread run on some CPUs only; return what has kept it from that, None if nothing. Thread: any."""
     try:
         os.sched_setaffinity(0, cpus)
-    except (AttributeError, OSError, ValueError):  # not on this system; a sandbox, or CPUs that are not there
-        return False
-    return True
+    except (AttributeError, OSError, ValueError) as error:  # not on this system; a sandbox; CPUs that are not there
+        return error
+    return None
+
+
+def cpus_of_process() -> frozenset[int]:
+    """Return the CPUs of the process: of its first thread, for this one may be bound; nothing, if it is not known."""
+    try:
+        return frozenset(os.sched_getaffinity(os.getpid()))
+    except (AttributeError, OSError):  # not on this system; a sandbox forbids it
+        return frozenset()

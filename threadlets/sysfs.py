@@ -22,16 +22,19 @@ Invariants: nothing outside of the root is looked at; a name cannot lead there.
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from os import stat_result
     from pathlib import Path  # whoever hands paths over has imported it
 
 __all__ = [
     "Limits",
     "amount",
     "device",
+    "device_of",
     "hardware",
     "limits",
     "listed",
@@ -107,6 +110,13 @@ def amount(words: str, name: str) -> int | None:
 
 
 # ----------------------------------------------------------------------------------------------------------- devices
+
+
+def device_of(status: stat_result) -> tuple[int, str]:
+    """Return the number of the device that a file is on, or is, and what kind it is: "block" or "char"."""
+    kind = "char" if stat.S_ISCHR(status.st_mode) else "block"
+    its_own = kind == "char" or stat.S_ISBLK(status.st_mode)
+    return status.st_rdev if its_own else status.st_dev, kind
 
 
 def device(root: Path, numbered: tuple[int, int], kind: str = "block") -> Path:

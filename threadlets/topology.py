@@ -32,7 +32,8 @@ from typing import Any, Protocol, cast
 
 from .nodes import Machine, Node, read_machine
 from .residences import loop_at
-from .sysfs import named, own_cgroup, text
+from .syscalls import cpus_of_process
+from .sysfs import device_of, named, own_cgroup, text
 
 __all__ = ["Machine", "Node", "machine", "node_near", "read_machine"]
 
@@ -69,21 +70,13 @@ def _machine() -> Machine:
     linux = sys.platform == "linux"
     return read_machine(
         Path("/sys") if linux else None,
-        affinity=_affinity(),
+        affinity=cpus_of_process(),
         count=os.cpu_count() or 1,
         memory=(_pages("SC_PHYS_PAGES"), _pages("SC_AVPHYS_PAGES")),
         cgroups=Path("/sys/fs/cgroup") if linux else None,
         cgroup=own_cgroup(text(Path("/proc/self/cgroup"))) if linux else "/",
         loops=loop_at,
     )
-
-
-def _affinity() -> set[int]:
-    """Return the CPUs of the process: of its first thread; this one may be a worker that is bound to a node."""
-    try:
-        return os.sched_getaffinity(os.getpid())
-    except (AttributeError, OSError):  # not on this system; a sandbox forbids it
-        return set()
 
 
 def _pages(name: str) -> int | None:
@@ -152,9 +145,7 @@ def _descriptor(thing: Any) -> int:
 def _near_file(status: os.stat_result, of: Machine) -> Node | None:
     if sys.platform == "win32":
         return of.nodes[0]  # its numbers of devices are none
-    kind = "char" if stat.S_ISCHR(status.st_mode) else "block"
-    its_own = kind == "char" or stat.S_ISBLK(status.st_mode)
-    device = status.st_rdev if its_own else status.st_dev
+    device, kind = device_of(status)
     return of.node_of_device(os.major(device), os.minor(device), kind)
 
 

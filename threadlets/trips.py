@@ -59,7 +59,7 @@ from .tasks import coroutine_of, running_loop
 from .visits import Move, Place, Visitor, without_driver
 from .workers import WorkerGroup
 
-__all__ = ["HOME", "Place", "Trip"]
+__all__ = ["HOME", "Trip"]
 
 logger = logging.getLogger("threadlets")
 
@@ -181,8 +181,7 @@ class Trip:
     def _arrive(self) -> None:
         """Have the task go on. Thread: loop, in the task's context."""
         trips.discard(self)
-        asked = self.asked if self._asked_here is None else self._asked_here
-        self.asked = self._asked_here = None
+        asked = self._take_asked()
         pin, wake = self.pin, self._wake
         if asked is not None:
             asyncio.Future.cancel(pin, *asked)
@@ -196,16 +195,23 @@ class Trip:
         finally:
             del self, pin, wake  # a traceback may refer to this frame, and the task to that
 
+    def _take_asked(self) -> tuple[Any, ...] | None:
+        """Return what nobody has told the coroutine, now that it is over. Thread: loop."""
+        asked = self.asked if self._asked_here is None else self._asked_here
+        self.asked = self._asked_here = None
+        return asked
+
     def cancel(self, msg: Any) -> bool:
         """Note that the coroutine is to be told, and see that it is, wherever it is now. Thread: loop."""
         if self._awaited is not None and self._awaited.cancel(msg=msg):
             return True  # it comes from there
+        asked = () if msg is None else (msg,)
         if isinstance(self.place, AbstractEventLoop):
             self.loop.call_soon(self._pass_on, context=Context())
-            if msg is not None or self._asked_here is None:
-                self._asked_here = () if msg is None else (msg,)
+            if asked or self._asked_here is None:
+                self._asked_here = asked
         else:
-            self._note(() if msg is None else (msg,))
+            self._note(asked)
         return True
 
     def _pass_on(self) -> None:
@@ -240,8 +246,7 @@ class Trip:
         """Give the task the outcome of its coroutine, which has ended elsewhere. Thread: loop."""
         trips.discard(self)
         del self.pin, self._wake
-        asked = self.asked if self._asked_here is None else self._asked_here
-        self._asked_here = None
+        asked = self._take_asked()
         if error is None and asked is not None:  # as a task that is cancelled right before it stops
             error = CancelledError(*asked)
         if isinstance(error, CancelledError):
@@ -287,9 +292,7 @@ class Trip:
         except StopIteration as stop:
             ended, value = True, stop.value
         except BaseException as raised:
-            if getattr(
-                self._coroutine, "cr_suspended", False
-            ):  # the task has not ended its step, and is in its context
+            if getattr(self._coroutine, "cr_suspended", False):  # no step: the task is still in its context
                 self.error = error
                 self._again_soon()
                 return

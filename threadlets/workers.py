@@ -31,6 +31,7 @@ from time import monotonic_ns
 from typing import Any, Protocol, TypeVar, cast
 
 from .queues import PriorityQueue, Queueable
+from .syscalls import bind_thread, cpus_of_process
 
 __all__ = ["Job", "WorkerGroup", "named_group", "roam", "serving_group", "shared_group"]
 
@@ -325,11 +326,10 @@ class WorkerGroup:
         """Bind this thread to the CPUs of the group; or to none, whatever those of the thread that started it are."""
         for cpus in (self.cpus, _everywhere):
             if cpus is not None:
-                try:
-                    os.sched_setaffinity(0, cpus)
+                error = bind_thread(cpus)
+                if error is None:
                     return
-                except (OSError, ValueError) as error:  # a sandbox forbids it; they are not there
-                    logger.debug("%r cannot be bound to the CPUs %s: %s", self, sorted(cpus), error)
+                logger.debug("%r cannot be bound to the CPUs %s: %s", self, sorted(cpus), error)
 
     def _check(self) -> None:
         """Assert every invariant."""
@@ -369,10 +369,7 @@ def roam() -> None:
     """
     global _everywhere
     if not _everywhere:
-        try:
-            _everywhere = frozenset(os.sched_getaffinity(os.getpid()))  # of the first thread: this one may be bound
-        except (AttributeError, OSError):
-            pass
+        _everywhere = cpus_of_process()
 
 
 def _after_fork() -> None:
