@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from threadlets import probes
 
-__all__ = ["FakeClock", "HookedLock", "descriptors", "eventually", "read_now"]
+__all__ = ["FakeClock", "HookedLock", "descriptors", "eventually", "fork_beside_threads", "read_now"]
 
 
 class FakeClock:
@@ -71,3 +73,11 @@ def descriptors(place: Path) -> int:
         except FileNotFoundError:  # that of the listing itself
             pass
     return count
+
+
+def fork_beside_threads() -> int:
+    """Fork, in a process with threads: Python warns of that, and it is what a test is about."""
+    with warnings.catch_warnings():
+        if sys.version_info >= (3, 12):
+            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        return os.fork()

@@ -11,13 +11,13 @@ import os
 import signal
 import socket
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support import fork_beside_threads
 from tests.sysfs import Made, eight_nodes, two_nodes
 from tests.workbench import forever
 from threadlets import Contract, groups, threadlet, workers
@@ -135,10 +135,7 @@ def test_a_forked_child(two: Machine) -> None:
     """A child makes threads of its own, bound as those of its parent are."""
     group, free = workers_at(two.nodes[0]), WorkerGroup("free", idle_seconds=0.0)
     everywhere, mine = cpus(), group.call(cpus)
-    with warnings.catch_warnings():
-        if sys.version_info >= (3, 12):  # Python warns of what is the subject of this test: to fork beside threads
-            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        child = os.fork()
+    child = fork_beside_threads()
     if child == 0:
         status = 1
         try:

@@ -8,15 +8,13 @@ from __future__ import annotations
 import _thread
 import os
 import signal
-import sys
 import threading
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.support import HookedLock, eventually
+from tests.support import HookedLock, eventually, fork_beside_threads
 from tests.test_workers import SECONDS, Work, groups, hold  # noqa: F401 - groups is a fixture
 
 
@@ -188,10 +186,7 @@ def test_fork(make: Any, locked: bool) -> None:
     group.submit(waiting)
     if locked:
         group._lock.acquire()
-    with warnings.catch_warnings():
-        if sys.version_info >= (3, 12):  # Python warns of what is the subject of this test: to fork beside threads
-            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        child = os.fork()
+    child = fork_beside_threads()
     if child == 0:
         status = 1
         try:
