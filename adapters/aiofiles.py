@@ -50,8 +50,6 @@ import io
 import os as _os
 import stat as _statuses
 import sys
-import threading
-import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial, singledispatch, wraps
 from importlib import import_module
@@ -62,6 +60,8 @@ from threadlets import Contract, Entrypoint, files
 from threadlets import temporaries as _temporaries
 from threadlets.files import File
 from threadlets.ways import Ways
+
+from .installations import Changes, Installation, check_version
 
 if TYPE_CHECKING:
     from _typeshed import OpenBinaryMode, OpenTextMode
@@ -525,30 +525,7 @@ else:
 # ---------------------------------------------------------------------------------------------------------- in place
 
 
-class Installation:
-    """One ``install()``: leaving ``with install():`` undoes it, and ``uninstall()`` does. Thread: any."""
-
-    def __init__(self) -> None:
-        self._done = False
-
-    def __enter__(self) -> Installation:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.uninstall()
-
-    def uninstall(self) -> None:
-        """Undo it; once, however often it is called."""
-        with _lock:
-            if not self._done:
-                self._done = True
-                _installed.remove(self)
-                if not _installed:
-                    while _undo:
-                        _undo.pop()()
-
-
-def install() -> Installation:
+def install() -> Installation[None]:
     """Make the aiofiles package quick, also for who has imported it already.
 
     It may be called several times, and lasts until each of them was undone.
@@ -565,25 +542,14 @@ def install() -> Installation:
 
     Thread: any.
     """
-    installation = Installation()
-    with _lock:
-        if not _installed:
-            _replace()
-        _installed.append(installation)
-    return installation
+    return _changes.install(None)
 
 
 def uninstall() -> None:
     """Undo the last ``install()`` that was not undone; nothing, if there is none. Thread: any."""
-    with _lock:
-        last = _installed[-1] if _installed else None
-    if last is not None:
-        last.uninstall()
+    _changes.uninstall()
 
 
-_lock = threading.Lock()
-_installed: list[Installation] = []
-_undo: list[Callable[[], object]] = []
 _temporaries_done = Ways(_call)  # what is done to temporary files
 
 
@@ -621,7 +587,7 @@ _loop = _StandIn(_choose)
 _loop_of_temporaries = _StandIn(_choose_temporary)
 
 
-def _replace() -> None:
+def _change(changes: Changes[None]) -> None:
     from importlib import metadata  # here: it takes 15 ms, and the drop-in does not need it
 
     try:
@@ -631,14 +597,13 @@ def _replace() -> None:
         )
     except ImportError as error:
         raise ImportError("aiofiles is not installed: pip install 'threadlets[aiofiles]'") from error
-    if version.split(".")[:2] not in [tested.split(".") for tested in TESTED]:
-        warnings.warn(
-            f"threadlets.adapters.aiofiles was tested with aiofiles {' and '.join(TESTED)}, and this is {version}: if "
-            f"anything goes wrong, import threadlets.adapters.aiofiles instead of aiofiles, or install a version that "
-            f"was tested",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+    check_version(
+        "threadlets.adapters.aiofiles",
+        "aiofiles",
+        version,
+        TESTED,
+        "import threadlets.adapters.aiofiles instead of aiofiles",
+    )
     try:
         before_open, before_exit, registry = pool._open, base.AiofilesContextManager.__aexit__, pool.wrap.registry
         finds_loop = ospath if hasattr(ospath, "asyncio") else None  # as aiofiles 24 does it
@@ -688,15 +653,15 @@ def _replace() -> None:
         else:
             await before_exit(self, *error)
 
-    _exchange(pool, "_open", open)
+    changes.exchange(pool, "_open", open)
     for kind, before in wrapping.items():
         pool.wrap.register(kind, partial(wrap, before))
-        _undo.append(partial(pool.wrap.register, kind, before))
-    _exchange(base.AiofilesContextManager, "__aexit__", aexit)
-    _exchange(base, "get_running_loop", _loop.get_running_loop)
+        changes.undo_by(partial(pool.wrap.register, kind, before))
+    changes.exchange(base.AiofilesContextManager, "__aexit__", aexit)
+    changes.exchange(base, "get_running_loop", _loop.get_running_loop)
     if finds_loop is not None:
-        _exchange(finds_loop, "asyncio", SimpleNamespace(get_running_loop=_loop.get_running_loop))
-    _exchange(temporaries, "asyncio", SimpleNamespace(get_running_loop=_loop_of_temporaries.get_running_loop))
+        changes.exchange(finds_loop, "asyncio", SimpleNamespace(get_running_loop=_loop.get_running_loop))
+    changes.exchange(temporaries, "asyncio", SimpleNamespace(get_running_loop=_loop_of_temporaries.get_running_loop))
 
 
 def _kind_of_plain(file: Any) -> type[File[Any]]:
@@ -716,12 +681,4 @@ def _of_both(ours: type[File[Any]], theirs: type) -> type[File[Any]]:
     return type(ours.__name__, (ours, theirs), {"_executor": None, "_ref_loop": None, "__doc__": ours.__doc__})
 
 
-def _exchange(where: Any, name: str, value: Any) -> None:
-    before = getattr(where, name)
-
-    def undo() -> None:
-        if getattr(where, name) is value:  # nobody else has exchanged it meanwhile
-            setattr(where, name, before)
-
-    setattr(where, name, value)
-    _undo.append(undo)
+_changes = Changes(_change)

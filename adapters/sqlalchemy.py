@@ -30,14 +30,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
-import warnings
 from collections.abc import Callable
 from importlib import import_module
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any
 
 from threadlets import pinned
+
+from .installations import Changes, Installation, check_version
 
 try:
     import_module("greenlet")  # SQLAlchemy 2.1 can do without, but not its async engine
@@ -53,29 +53,7 @@ __all__ = ["TESTED", "Installation", "install", "uninstall"]
 TESTED = ("2.0", "2.1")  # versions of SQLAlchemy
 
 
-class Installation:
-    """One ``install()``: leaving ``with install():`` undoes it, and ``uninstall()`` does. Thread: any."""
-
-    def __init__(self) -> None:
-        self._done = False
-
-    def __enter__(self) -> Installation:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.uninstall()
-
-    def uninstall(self) -> None:
-        """Undo it; once, however often it is called."""
-        with _lock:
-            if not self._done:
-                self._done = True
-                _installed.remove(self)
-                if not _installed:
-                    _restore()
-
-
-def install() -> Installation:
+def install() -> Installation[None]:
     """Keep tasks on the loop's home thread while SQLAlchemy uses a greenlet in them.
 
     To be called before the first query: what is under way is not kept. It may be called several times, and lasts until
@@ -92,26 +70,15 @@ def install() -> Installation:
 
     Thread: any.
     """
-    installation = Installation()
-    with _lock:
-        if not _installed:
-            _replace()
-        _installed.append(installation)
-    return installation
+    return _changes.install(None)
 
 
 def uninstall() -> None:
     """Undo the last ``install()`` that was not undone; nothing, if there is none. Thread: any."""
-    with _lock:
-        last = _installed[-1] if _installed else None
-    if last is not None:
-        last.uninstall()
+    _changes.uninstall()
 
 
-_lock = threading.Lock()
-_installed: list[Installation] = []
 _spawn: Any = concurrency.greenlet_spawn
-_kept: tuple[CodeType, dict[str, Any] | None] | None = None  # its code and keyword defaults, while it has others
 
 
 async def _code(fn: Callable[..., Any], *args: Any, _instead: Callable[..., Any], **kwargs: Any) -> Any:
@@ -119,16 +86,14 @@ async def _code(fn: Callable[..., Any], *args: Any, _instead: Callable[..., Any]
     return await _instead(fn, args, kwargs)
 
 
-def _replace() -> None:
-    global _kept
-    if VERSION.split(".")[:2] not in [tested.split(".") for tested in TESTED]:
-        warnings.warn(
-            f"threadlets.adapters.sqlalchemy was tested with SQLAlchemy {' and '.join(TESTED)}, and this is {VERSION}: "
-            f"if tasks fail with greenlet.error, put 'async with threadlets.pinned():' around what uses the database, "
-            f"or install a version that was tested",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+def _change(changes: Changes[None]) -> None:
+    check_version(
+        "threadlets.adapters.sqlalchemy",
+        "SQLAlchemy",
+        VERSION,
+        TESTED,
+        "put 'async with threadlets.pinned():' around what uses the database",
+    )
     if not inspect.iscoroutinefunction(_spawn) or not isinstance(_spawn, FunctionType) or _spawn.__closure__:
         raise RuntimeError(
             f"SQLAlchemy {VERSION} has no greenlet_spawn that threadlets.adapters.sqlalchemy can change: put "
@@ -136,7 +101,7 @@ def _replace() -> None:
         )
     before = FunctionType(_spawn.__code__, _spawn.__globals__, _spawn.__name__, _spawn.__defaults__)
     before.__kwdefaults__ = _spawn.__kwdefaults__
-    _kept = _spawn.__code__, _spawn.__kwdefaults__
+    code, defaults = _spawn.__code__, _spawn.__kwdefaults__
 
     async def instead(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not _in_task():
@@ -145,8 +110,13 @@ def _replace() -> None:
             return await before(fn, *args, **kwargs)
 
     # The defaults first: the old code does not look at the new one, the new code cannot do without.
-    _spawn.__kwdefaults__ = {**(_spawn.__kwdefaults__ or {}), "_instead": instead}
+    _spawn.__kwdefaults__ = {**(defaults or {}), "_instead": instead}
     _spawn.__code__ = _code.__code__
+
+    def undo() -> None:
+        _spawn.__code__, _spawn.__kwdefaults__ = code, defaults
+
+    changes.undo_by(undo)
 
 
 def _in_task() -> bool:
@@ -156,8 +126,4 @@ def _in_task() -> bool:
         return False
 
 
-def _restore() -> None:
-    global _kept
-    assert _kept is not None
-    _spawn.__code__, _spawn.__kwdefaults__ = _kept
-    _kept = None
+_changes = Changes(_change)

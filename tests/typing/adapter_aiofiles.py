@@ -42,7 +42,7 @@ async def asked() -> None:
 
 def installed() -> None:
     with aiofiles.install() as installation:
-        assert_type(installation, aiofiles.Installation)
+        assert_type(installation, aiofiles.Installation[None])
 
 
 async def temporaries(mode: str) -> None:
