@@ -1,0 +1,420 @@
+"""anyio's worker threads as threadlets: ``anyio.to_thread.run_sync`` in place if that is quick, on a worker if not.
+
+    import threadlets.adapters.anyio
+    threadlets.adapters.anyio.install()        # before the first request, or anywhere: what is under way stays as it is
+
+Why: ``def`` endpoints and dependencies of FastAPI and Starlette, their background tasks, uploads and static files,
+``anyio.open_file`` and ``anyio.Path`` all go through this one function, and each call costs a thread and back, 100 us
+and more, although most would have returned within five.
+
+How: of anyio's asyncio backend one method is exchanged, which all of these reach. Each function is an entrypoint of its
+own, known by its code (see ``callables``), so it is learned where its calls are best done. What anyio promises holds:
+
+- *Limiters*. A token is taken before, and given back when the function has ended; so ``CapacityLimiter(1)`` keeps
+  functions apart, and ``current_default_thread_limiter().total_tokens`` bounds how many run.
+- *Cancelling*. Without ``abandon_on_cancel`` a cancelled scope waits until the function has ended, and its value is
+  returned; with it, it is left behind. ``from_thread.check_cancelled()`` is told of it.
+- *Context variables*. The function sees those of its caller; what it sets stays with it.
+- *from_thread*. ``run``, ``run_sync`` and the portals work in the function, wherever it runs.
+
+What is different:
+
+- A task that is cancelled by ``Task.cancel()`` itself, not by a scope, waits for its function, too; it was left behind.
+- In place, a function runs on the event loop's thread: it finds the thread-locals of that one, as all others there.
+- On an event loop that cannot go on meanwhile, a function that waits for it would wait for ever, if it ran in place.
+  One that says so - its code names ``from_thread``, ``run_coroutine_threadsafe``, ``call_async`` or ``async_to_sync`` -
+  is kept on workers, and so is one that was seen to use ``from_thread``. If one does so for the first time in place,
+  ``from_thread.run`` raises a ``RuntimeError`` that says what to do. What waits by ways that nobody can see,
+  ``on_worker`` keeps away from the loop. On a loop that changes hands, all of it works in place.
+
+A *pool* may rule over all of it: ``install(pool=pool)``. Calls without ``limiter=`` then start by its throttles and
+its queue, instead of the default limiter's; what its overflow raises, ``PoolFull`` or ``Shed``, comes out of
+``run_sync``. For single calls, ``PoolLimiter(pool, concurrency)`` is a ``CapacityLimiter`` that is a view of a pool's
+``Concurrency``.
+
+A function that is an entrypoint itself, as an endpoint under ``@threadlet``, goes its own way: its contract, priority
+and tags count, and changes of context variables come back.
+
+Rejected: to exchange ``anyio.to_thread.run_sync`` (many have imported it by name).
+
+Assumes, and checks when installed: the names of anyio's asyncio backend below. Trio's is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from importlib import metadata
+from threading import get_ident
+from threading import local as ThreadLocal
+from typing import Any, TypeVar
+
+from threadlets import Call, Concurrency, Contract, Entrypoint, Pool, Threadlet
+from threadlets.loops import ChangesHands
+from threadlets.workers import shared_group
+
+from .callables import Site, site_of, unwrap
+from .installations import Changes, Installation, check_version
+
+try:
+    import anyio
+    from anyio import CancelScope, CapacityLimiter, CapacityLimiterStatistics, WouldBlock
+except ImportError as error:
+    raise ImportError("threadlets.adapters.anyio needs anyio: pip install 'threadlets[anyio]'") from error
+
+__all__ = ["TESTED", "Installation", "PoolLimiter", "install", "on_worker", "uninstall"]
+
+TESTED = ("4.12", "4.13", "4.14", "4.15", "4.16")  # versions of anyio
+
+F = TypeVar("F", bound=Callable[..., Any])
+CONTRACTS = {  # by: is to be on a worker; may be left behind
+    (False, False): Contract(),
+    (False, True): Contract(cancel="abandon"),
+    (True, False): Contract(blocks="always"),
+    (True, True): Contract(blocks="always", cancel="abandon"),
+}
+MOST = 1000  # threads; arbitrary: what an infinite limiter means
+
+
+def install(pool: Pool | None = None) -> Installation[Pool | None]:
+    """Have ``anyio.to_thread.run_sync``, and all that uses it, run functions as threadlets, on asyncio's loops.
+
+    It may be called several times, and lasts until each of them was undone; the pool is that of the newest one.
+
+    Args:
+        pool: Where they are started, unless a call has a ``limiter=``; None: in the default pool of the loop, under the
+            default limiter of anyio.
+
+    Returns:
+        What undoes it; also a context manager.
+
+    Raises:
+        TypeError: If that is no pool.
+        RuntimeError: If this version of anyio is not made as we know it.
+
+    Warns:
+        RuntimeWarning: If it was not tested with this version of anyio.
+
+    Thread: any.
+    """
+    if pool is not None and not isinstance(pool, Pool):
+        raise TypeError(f"install(pool={pool!r}): expected a threadlets.Pool")
+    return _changes.install(pool)
+
+
+def uninstall() -> None:
+    """Undo the last ``install()`` that was not undone; nothing, if there is none. Thread: any."""
+    _changes.uninstall()
+
+
+def on_worker(function: F) -> F:
+    """Keep a function away from the event loop's thread: a decorator, and a call for functions of others.
+
+    For those that wait for the event loop by a way that nobody sees. It returns the function as it was.
+
+    Thread: any.
+    """
+    _kept_away.add(site_of(function))
+    return function
+
+
+_kept_away: set[Site] = set()  # so that they are not forgotten
+_here = ThreadLocal()  # job: what run_sync calls on this thread now
+
+
+class _Job:
+    """One call of a function by ``run_sync``."""
+
+    __slots__ = ("args", "begun", "claim", "context", "function", "loop", "scope", "site", "thread")
+
+    def __init__(
+        self, claim: Any, site: Site, function: Callable[..., Any], args: tuple[Any, ...], loop: Any, scope: Any
+    ) -> None:
+        self.claim = claim
+        self.site = site
+        self.function = function
+        self.args = args
+        self.loop = loop
+        self.scope = scope  # that check_cancelled() looks at
+        self.thread = get_ident()  # of the loop, now
+        self.context: Context = copy_context()
+        self.begun: asyncio.Future[None] | None = None
+
+    def run(self) -> Any:
+        """Call it, as anyio's worker threads do. Thread: worker, or loop in place."""
+        if self.begun is not None:
+            self.loop.call_soon_threadsafe(_set, self.begun)
+        return self.context.run(self.claim, self)
+
+    @property
+    def blocks_loop(self) -> bool:
+        """Whether the loop cannot go on before this has ended. Thread: the one that runs it."""
+        return self.thread == get_ident() and not _changes_hands(self.loop)
+
+
+_run = _Job.run
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _changes_hands(loop: Any) -> bool:
+    return isinstance(loop, ChangesHands) and loop.statistics().threshold < math.inf
+
+
+async def _wait_begun(handle: Threadlet[Any], job: _Job) -> None:
+    """Wait until a threadlet that is in a pool's queue has begun. Cancel: point; if it has begun, when it has ended."""
+    job.begun = job.loop.create_future()
+    handle.add_done_callback(lambda _: _set(job.begun))  # type: ignore[arg-type]
+    while handle.state == "queued" and not job.begun.done():  # one that has begun before it could see job.begun says so
+        try:
+            await asyncio.shield(job.begun)
+        except asyncio.CancelledError:
+            handle.cancel()
+            if not handle.cancelled():
+                with CancelScope(shield=True):
+                    await asyncio.wait([handle])  # type: ignore[type-var]
+            raise
+
+
+def _change(changes: Changes[Pool | None]) -> None:
+    version = metadata.version("anyio")
+    check_version("threadlets.adapters.anyio", "anyio", version, TESTED, "uninstall() this")
+    try:
+        from anyio._backends import _asyncio as theirs
+        from anyio._core import _eventloop as core
+
+        backend: Any = theirs.AsyncIOBackend
+        task_states, locals_of_thread = theirs._task_states, core.threadlocals
+        Token: Any = anyio.lowlevel.EventLoopToken
+        set_library = core.set_current_async_library
+        run_async, run_sync = backend.run_async_from_thread.__func__, backend.run_sync_from_thread.__func__
+        before = backend.run_sync_in_worker_thread.__func__
+        default_limiter = backend.current_default_thread_limiter
+    except (ImportError, AttributeError) as error:
+        raise RuntimeError(
+            f"anyio {version} is not made as threadlets.adapters.anyio knows it ({error}): install anyio {TESTED[-1]}, "
+            f"or do without this adapter"
+        ) from error
+    del before  # it has to be there
+
+    def claim(job: _Job) -> Any:
+        """Call the function with what anyio's modules look for on a worker thread."""
+        set_library(None)
+        locals_of_thread.current_token = Token(backend, job.loop)
+        locals_of_thread.current_cancel_scope = job.scope
+        _here.job = job
+        try:
+            return job.function(*job.args)
+        finally:
+            del locals_of_thread.current_token, locals_of_thread.current_cancel_scope, _here.job
+
+    async def run_sync_in_worker_thread(
+        cls: Any,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        abandon_on_cancel: bool = False,
+        limiter: CapacityLimiter | None = None,
+    ) -> Any:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        state = task_states.get(task)
+        scope = None if state is None else state.cancel_scope
+        if scope is not None:
+            await cls.checkpoint_if_cancelled()
+        if task.cancelling():
+            await cls.checkpoint()
+        pool = changes.value
+        if limiter is None:
+            limiter = default_limiter() if pool is None else None
+        elif type(limiter) is PoolLimiter:
+            pool, limiter = limiter.pool, None
+        else:
+            pool = None
+        if limiter is not None:
+            try:
+                limiter.acquire_on_behalf_of_nowait(task)
+            except WouldBlock:
+                await limiter.acquire_on_behalf_of(task)
+        try:
+            own = unwrap(func)
+            if isinstance(own, (Entrypoint, Call)):
+                handle: Threadlet[Any] = func(*args)
+                job = None
+            else:
+                site = site_of(func, args)
+                away = site in _kept_away or (site.waits and not _changes_hands(loop))
+                contract = CONTRACTS[away, abandon_on_cancel]
+                entrypoint = site.entrypoint(_run, contract)
+                job = _Job(claim, site, func, args, loop, scope)
+                handle = entrypoint(job) if pool is None else pool.start(entrypoint, job)
+            if not handle.done():
+                if pool is not None and job is not None:
+                    await _wait_begun(handle, job)
+                elif limiter is not None and limiter.total_tokens > group.limit:
+                    group.limit = int(min(limiter.total_tokens, MOST))
+                if scope is None or abandon_on_cancel:
+                    return await handle
+            elif scope is None:
+                return await handle
+            elif handle.missed:
+                return handle.result()  # an await would be cancelled, if the scope was meanwhile
+            else:
+                try:
+                    handle.__await__().send(None)
+                except StopIteration as end:
+                    return end.value
+            with CancelScope(shield=True):  # what is done is returned, whoever is cancelled meanwhile
+                return await handle
+        finally:
+            if limiter is not None:
+                limiter.release_on_behalf_of(task)
+
+    def waits_for_loop(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def checked(cls: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            job: _Job | None = getattr(_here, "job", None)
+            if job is not None:
+                job.site.waits = True
+                token = kwargs.get("token", args[1] if len(args) > 1 else None)
+                if token in (None, job.loop) and job.blocks_loop:
+                    raise RuntimeError(
+                        f"{job.site.name}() waits for the event loop by anyio.from_thread, and it runs in place, on a "
+                        f"loop that cannot go on meanwhile. From now on it is kept on workers. To have that from the "
+                        f"beginning, decorate it with threadlets.adapters.anyio.on_worker, or use a loop that changes "
+                        f"hands: uvicorn --loop threadlets:new_event_loop"
+                    )
+            return function(cls, func, *args, **kwargs)
+
+        return checked
+
+    group = shared_group()
+    changes.exchange(backend, "run_sync_in_worker_thread", classmethod(run_sync_in_worker_thread))
+    changes.exchange(backend, "run_async_from_thread", classmethod(waits_for_loop(run_async)))
+    changes.exchange(backend, "run_sync_from_thread", classmethod(waits_for_loop(run_sync)))
+
+
+_changes = Changes(_change)
+
+
+class PoolLimiter(CapacityLimiter):
+    """A ``CapacityLimiter`` that is a view of a pool's ``Concurrency``: tokens are its places.
+
+    ``run_sync(..., limiter=limiter)`` starts the function in the pool, under all of its throttles. In other hands, as
+    in ``async with limiter:``, a token is a threadlet of the pool that does nothing until it is given back: it can be
+    seen, selected and cancelled there, which frees its place.
+
+    Args:
+        pool: Where the threadlets are.
+        concurrency: One of its throttles.
+
+    Raises:
+        TypeError: If it is no pool, or no ``Concurrency``.
+
+    Thread: loop.
+    """
+
+    __slots__ = ("_held", "concurrency", "pool")
+
+    def __new__(cls, pool: Pool, concurrency: Concurrency) -> PoolLimiter:  # noqa: D102
+        return object.__new__(cls)
+
+    def __init__(self, pool: Pool, concurrency: Concurrency) -> None:
+        if not isinstance(pool, Pool):
+            raise TypeError(f"PoolLimiter({pool!r}, ...): expected a threadlets.Pool")
+        if not isinstance(concurrency, Concurrency):
+            raise TypeError(f"PoolLimiter(..., {concurrency!r}): expected a threadlets.Concurrency")
+        self.pool = pool
+        self.concurrency = concurrency
+        self._held: dict[object, tuple[Threadlet[None], asyncio.Event]] = {}
+
+    def __repr__(self) -> str:
+        return f"<PoolLimiter {self.concurrency!r} of {self.pool!r}>"
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.release()
+
+    @property
+    def total_tokens(self) -> float:
+        """The limit; setting it sets that of the ``Concurrency``."""
+        return self.concurrency.limit
+
+    @total_tokens.setter
+    def total_tokens(self, value: float) -> None:
+        if value == math.inf:
+            raise ValueError("a Concurrency has a limit: set total_tokens to a large number")
+        self.concurrency.limit = value  # type: ignore[assignment]  # which says what is wrong with others
+
+    @property
+    def borrowed_tokens(self) -> int:
+        """How many run."""
+        return self.concurrency.taken
+
+    @property
+    def available_tokens(self) -> float:
+        """How many more may run; less than 0 after the limit was lowered."""
+        return self.concurrency.limit - self.concurrency.taken
+
+    def acquire_nowait(self) -> None:
+        """Take a token for the current task, or raise ``WouldBlock``."""
+        self.acquire_on_behalf_of_nowait(asyncio.current_task())
+
+    def acquire_on_behalf_of_nowait(self, borrower: object) -> None:
+        """Take a token, or raise ``WouldBlock``: if a throttle of the pool says so, or the loop has to go round."""
+        handle, _ = self._start(borrower)
+        if handle.state == "queued":
+            self.release_on_behalf_of(borrower)
+            raise WouldBlock
+
+    async def acquire(self) -> None:
+        """Take a token for the current task. Cancel: point."""
+        await self.acquire_on_behalf_of(asyncio.current_task())
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """Take a token. Cancel: point."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        _, begun = self._start(borrower)
+        try:
+            await begun.wait()
+        except BaseException:
+            self.release_on_behalf_of(borrower)
+            raise
+
+    def release(self) -> None:
+        """Give back the token of the current task."""
+        self.release_on_behalf_of(asyncio.current_task())
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """Give back a token."""
+        try:
+            handle, _ = self._held.pop(borrower)
+        except KeyError:
+            raise RuntimeError("this borrower isn't holding any of this CapacityLimiter's tokens") from None
+        handle.cancel("the token was given back")
+
+    def statistics(self) -> CapacityLimiterStatistics:
+        """Return what anyio asks for: the borrowers are those that have a token by ``acquire``."""
+        held = tuple(borrower for borrower, (handle, _) in self._held.items() if handle.state != "queued")
+        waiting = self.pool.statistics().queued
+        return CapacityLimiterStatistics(self.borrowed_tokens, self.total_tokens, held, waiting)
+
+    def _start(self, borrower: object) -> tuple[Threadlet[None], asyncio.Event]:
+        if borrower in self._held:
+            raise RuntimeError("this borrower is already holding one of this CapacityLimiter's tokens")
+        begun = asyncio.Event()
+        held = self._held[borrower] = self.pool.start(_hold, begun), begun
+        return held
+
+
+async def _hold(begun: asyncio.Event) -> None:
+    begun.set()
+    await asyncio.get_running_loop().create_future()

@@ -1,0 +1,133 @@
+"""Which foreign callables are the same function: so that adapters learn where its calls are best done.
+
+Why: a library hands over a callable per call - a partial with the arguments in it, a closure, a bound method, ``next``
+of a generator. What was learned must not begin anew with each of them, must not be mixed up between functions that
+only share a wrapper, and must not keep what a request has made. So a callable is known by its *code*: that of the
+function inside of all partials and methods; and if all it does is to advance a generator, that of the generator.
+
+What waits for the event loop - ``run_coroutine_threadsafe(...).result()`` and what is built on it - may be done on any
+thread but the loop's own; on a loop that cannot go on meanwhile it would be for ever. A function whose code names such
+a thing, or a function of its own module whose code does, or that was seen doing it (``Site.waits``), is kept on workers
+there. Nobody can see all of them: what hides behind an object or another module is found when it is called.
+
+Invariants: at most ``KNOWN`` sites are kept, the least recently made goes first; a site holds code, and no arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import BuiltinFunctionType, CodeType, FunctionType, GeneratorType, MethodType, ModuleType
+from typing import Any
+
+from threadlets import Contract, Entrypoint
+
+__all__ = ["Site", "site_of", "unwrap"]
+
+KNOWN = 4096  # arbitrary: sites, of less than 2 KiB each
+LOOKED_AT = 64  # arbitrary: functions of the same module that are looked into for one
+
+# Names by which code says that it waits for the loop: asyncio's, anyio's, asgiref's, and ours.
+WAITS = frozenset({"run_coroutine_threadsafe", "from_thread", "async_to_sync", "AsyncToSync", "call_async", "portal"})
+
+
+class Site:
+    """A function as foreign code knows it, with an entrypoint for each contract that is asked for. Thread: loop.
+
+    Args:
+        name: Shown in messages and statistics.
+        module: Where it was written.
+        waits: It waits for the event loop.
+    """
+
+    __slots__ = ("_entrypoints", "_known", "module", "name", "waits")
+
+    def __init__(self, known: Any, name: str, module: str, waits: bool) -> None:
+        self._known = known  # kept, so that what it is known by is nobody else's meanwhile
+        self.name = name
+        self.module = module
+        self.waits = waits
+        self._entrypoints: dict[Any, Entrypoint[..., Any]] = {}
+
+    def entrypoint(self, run: Callable[..., Any], contract: Contract) -> Entrypoint[..., Any]:
+        """Return the entrypoint that calls ``run`` by this contract, and learns for this site."""
+        try:
+            return self._entrypoints[run, contract]
+        except KeyError:
+
+            def call(*args: Any, **kwargs: Any) -> Any:
+                return run(*args, **kwargs)
+
+            call.__name__ = call.__qualname__ = self.name
+            call.__module__ = self.module
+            entrypoint = self._entrypoints[run, contract] = Entrypoint(call, contract=contract)
+            return entrypoint
+
+
+_sites: dict[Any, Site] = {}
+
+
+def unwrap(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what is inside of all ``functools.partial``."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def site_of(function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Site:
+    """Return the site of a callable that is about to be called with these positional arguments. Thread: any."""
+    if isinstance(function, partial):
+        args = function.args + args
+        function = unwrap(function)
+    name = ""
+    known: Any = getattr(function, "__code__", None)  # of a bound method, too
+    if isinstance(function, MethodType):
+        name = function.__name__
+        advanced = getattr(function.__self__, "gen", None)  # as contextlib's managers have it
+    elif isinstance(function, BuiltinFunctionType):
+        owner = function.__self__
+        known = function if owner is None or isinstance(owner, ModuleType) else (type(owner), function.__name__)
+        advanced = owner
+    else:
+        advanced = args[0] if args else None
+    if isinstance(advanced, GeneratorType):
+        known, name = advanced.gi_code, name or getattr(function, "__name__", "next")
+    elif known is None:
+        known = type(function)
+    key = (id(known) if isinstance(known, CodeType) else known, name)
+    try:
+        return _sites[key]
+    except KeyError:
+        if len(_sites) >= KNOWN:
+            _sites.pop(next(iter(_sites)), None)
+        return _sites.setdefault(key, _make(function, known))
+
+
+def _make(function: Callable[..., Any], known: Any) -> Site:
+    plain = function.__func__ if isinstance(function, MethodType) else function
+    if isinstance(known, CodeType):
+        name = known.co_name
+    else:
+        name = getattr(plain, "__name__", None) or type(plain).__name__
+    module = getattr(plain, "__module__", None) or type(plain).__module__
+    waits = any(WAITS & {*code.co_names, *code.co_freevars} for code in _codes(plain, known))
+    return Site(known, name, module, waits)
+
+
+def _codes(function: Any, known: Any) -> Iterator[CodeType]:
+    """Yield the code of a function, of those in it, and of those of its module that it names."""
+    namespace = getattr(function, "__globals__", {})
+    code = known if isinstance(known, CodeType) else getattr(type(function).__call__, "__code__", None)
+    if code is None:
+        return
+    stack, seen = [code], {id(code)}
+    while stack and len(seen) <= LOOKED_AT:
+        code = stack.pop()
+        yield code
+        named = [namespace.get(name) for name in code.co_names]
+        found = [each for each in code.co_consts if isinstance(each, CodeType)]
+        found += [each.__code__ for each in named if isinstance(each, FunctionType) and each.__globals__ is namespace]
+        for each in found:
+            if id(each) not in seen:
+                seen.add(id(each))
+                stack.append(each)
