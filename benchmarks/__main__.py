@@ -29,6 +29,7 @@ BENCHMARKS = (
     "cancel",
     "files",
     "static",
+    "servers",
     "offload",
     "nodes",
     "cluster",
@@ -101,7 +102,7 @@ def _be_child(options: argparse.Namespace) -> int:
 
 
 def _measure(name: str, loop: str, effort: Effort) -> list[Comparison]:
-    from . import calls, cancel, cluster, coroutines, files, memory, nodes, offload, static, takeover, workers
+    from . import calls, cancel, cluster, coroutines, files, memory, nodes, offload, servers, static, takeover, workers
 
     by_themselves = {
         "memory": memory.measure,
@@ -109,6 +110,7 @@ def _measure(name: str, loop: str, effort: Effort) -> list[Comparison]:
         "takeover": takeover.measure,
         "files": files.measure,
         "static": static.measure,
+        "servers": servers.measure,
     }
     if name in by_themselves:  # these choose their loops themselves
         return by_themselves[name](loop, effort)

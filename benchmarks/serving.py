@@ -20,15 +20,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 from urllib.request import urlopen
 
-__all__ = ["LOOPS", "WAYS", "Served", "serve"]
+__all__ = ["LOOPS", "WAYS", "Served", "listening", "load", "new_loop", "serve", "server"]
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 BLOCKS = 0.1  # seconds that some calls block
@@ -90,32 +91,70 @@ def serve(way: str, loop: str, percent: float, seconds: float, warm_up: float = 
     Raises:
         RuntimeError: If a request failed, or the loop is not the one that was asked for.
     """
-    command = [sys.executable, "-m", __name__, way, loop, str(percent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=EXAMPLES.parent, text=True) as server:
-        try:
-            assert server.stdout is not None
-            url = server.stdout.readline().strip()
-            if not url:
-                raise RuntimeError(f"the server ended with exit code {server.wait()}")
-            load = [sys.executable, EXAMPLES / "load.py", url, "--connections", CONNECTIONS]
-            load += ["--seconds", seconds, "--warm-up", warm_up]
-            done = subprocess.run(
-                list(map(str, load)), stdout=subprocess.PIPE, timeout=seconds + warm_up + PATIENCE, check=True
-            )
-            found = json.loads(done.stdout)
-            if found["errors"]:
-                raise RuntimeError(f"{found['errors']} errors, first: {found['first_error']}")
-            with urlopen(f"{url}?since={found['since']}&until={found['until']}", timeout=PATIENCE) as answer:
-                about = json.load(answer)
-        finally:
-            server.terminate()
-            try:
-                server.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                server.kill()
+    with server(__name__, way, loop, str(percent)) as url:
+        found = ask(url, "/", CONNECTIONS, seconds, warm_up)
+        with urlopen(f"{url}?since={found['since']}&until={found['until']}", timeout=PATIENCE) as answer:
+            about = json.load(answer)
     if (about["takeovers"] is None) is loop.startswith("threadlets"):
         raise RuntimeError(f"the server did not run on {loop}")
     return Served(found["answered"] / seconds, about["p99_lag"], about["worst_lag"], about["takeovers"])
+
+
+@contextlib.contextmanager
+def server(module: str, *args: str) -> Iterator[str]:
+    """Run a server, ``python -m MODULE ARGS``, which prints its URL first, and yield that."""
+    command = [sys.executable, "-m", module, *args]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=EXAMPLES.parent, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            if not url:
+                raise RuntimeError(f"the server ended with exit code {process.wait()}")
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def ask(url: str, path: str, connections: int, seconds: float, warm_up: float = 0.2) -> dict[str, Any]:
+    """Ask a server from another process, and return what was found.
+
+    Raises:
+        RuntimeError: If a request failed.
+    """
+    command = [sys.executable, EXAMPLES / "load.py", url, "--path", path, "--connections", connections]
+    command += ["--seconds", seconds, "--warm-up", warm_up]
+    limit = seconds + warm_up + PATIENCE
+    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, timeout=limit, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    if found["errors"]:
+        raise RuntimeError(f"{found['errors']} errors, first: {found['first_error']}")
+    return found
+
+
+def load(url: str, path: str, connections: int, seconds: float) -> float:
+    """Return how many requests per second a server answers."""
+    return float(ask(url, path, connections, seconds)["answered"] / seconds)
+
+
+def new_loop(name: str) -> asyncio.AbstractEventLoop:
+    """Make the loop that uvicorn's word for it means."""
+    if name == "asyncio":
+        return asyncio.new_event_loop()
+    module, _, function = name.partition(":")
+    made: asyncio.AbstractEventLoop = getattr(import_module(module), function or "new_event_loop")()
+    return made
+
+
+def listening() -> tuple[socket.socket, str]:
+    """Return a socket that listens on some port, and the URL of what is served there."""
+    listener = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sends small pieces at once only if it knows this
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(1024)
+    return listener, f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
 
 def make_app(function: Callable[[], Awaitable[bytes]] | None, url: str, wide: bool) -> Callable[..., Awaitable[None]]:
@@ -191,10 +230,7 @@ def main() -> None:
     # asyncio's own transports receive into 256 KiB. Whether the C library maps that memory anew for each piece, at half
     # of the rate, depends on what it has freed before: by this, no server does.
     bytes(1 << 20)
-    listener = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sends small pieces at once only if it knows this
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(1024)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    listener, url = listening()
     app = make_app(call(way, Sometimes(float(percent))), url, way == "to_thread_wide")
     config = uvicorn.Config(app, loop=loop, http="httptools", access_log=False, log_level="warning", lifespan="on")
     with contextlib.suppress(KeyboardInterrupt):

@@ -10,22 +10,17 @@ A server alone, as the parent runs it: ``python -m benchmarks.static KIND LOOP F
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import os
 import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from importlib import import_module
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from .harness import Comparison, Effort, has
-from .serving import EXAMPLES, LOOPS, PATIENCE
+from .serving import LOOPS, listening, load, new_loop, server
 
 __all__ = ["measure"]
 
@@ -65,13 +60,13 @@ def _compare(
     samples: dict[str, dict[str, list[float]]] = {size: {name: [] for name in contenders} for size in SIZES}
     with ExitStack() as stack:
         urls = {
-            name: stack.enter_context(_server(kind, LOOPS[loop][which], folder))
+            name: stack.enter_context(server(__name__, kind, LOOPS[loop][which], folder))
             for name, (kind, which) in contenders.items()
         }
         for _ in range(rounds):
             for size, lists in samples.items():
                 for name, url in urls.items():
-                    lists[name].append(_load(url, f"/{SIZES[size]}", seconds))
+                    lists[name].append(load(url, f"/{SIZES[size]}", CONNECTIONS, seconds))
     return [
         Comparison(
             size,
@@ -85,36 +80,6 @@ def _compare(
         )
         for size, lists in samples.items()
     ]
-
-
-@contextmanager
-def _server(kind: str, loop: str, folder: str) -> Iterator[str]:
-    """Run a server, and yield its URL."""
-    command = [sys.executable, "-m", __name__ if __spec__ is None else __spec__.name, kind, loop, folder]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=EXAMPLES.parent, text=True) as server:
-        try:
-            assert server.stdout is not None
-            url = server.stdout.readline().strip()
-            if not url:
-                raise RuntimeError(f"the server ended with exit code {server.wait()}")
-            yield url
-        finally:
-            server.terminate()
-            try:
-                server.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                server.kill()
-
-
-def _load(url: str, path: str, seconds: float) -> float:
-    """Ask from another process, and return the answers per second."""
-    command = [sys.executable, EXAMPLES / "load.py", url, "--path", path, "--connections", CONNECTIONS]
-    command += ["--seconds", seconds, "--warm-up", 0.2]
-    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, timeout=seconds + PATIENCE, check=True)
-    found = json.loads(done.stdout)
-    if found["errors"]:
-        raise RuntimeError(f"{found['errors']} errors, first: {found['first_error']}")
-    return float(found["answered"] / seconds)
 
 
 # ---------------------------------------------------------------------------------------------------- a server, alone
@@ -166,22 +131,11 @@ def serve_aiohttp(kind: str, loop: str, folder: str, listener: socket.socket) ->
     web.run_app(app, sock=listener, access_log=None, print=None, loop=new_loop(loop))
 
 
-def new_loop(name: str) -> asyncio.AbstractEventLoop:
-    """Make the loop that uvicorn's word for it means."""
-    if name == "asyncio":
-        return asyncio.new_event_loop()
-    module, _, function = name.partition(":")
-    made: asyncio.AbstractEventLoop = getattr(import_module(module), function or "new_event_loop")()
-    return made
-
-
 def main() -> None:
     """Serve until terminated."""
     kind, loop, folder = sys.argv[1:]
-    listener = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sends small pieces at once only if it knows this
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(1024)
-    print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
+    listener, url = listening()
+    print(url, flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         (serve_aiohttp if kind.startswith("aiohttp") else serve_asgi)(kind, loop, folder, listener)
 
