@@ -60,7 +60,8 @@ from .callables import Site, site_of, unwrap
 from .installations import Changes, Installation, check_version
 
 try:
-    import anyio
+    import anyio.from_thread
+    import anyio.lowlevel
     from anyio import CancelScope, CapacityLimiter, CapacityLimiterStatistics, WouldBlock
 except ImportError as error:
     raise ImportError("threadlets.adapters.anyio needs anyio: pip install 'threadlets[anyio]'") from error
@@ -195,6 +196,7 @@ def _change(changes: Changes[Pool | None]) -> None:
         set_library = core.set_current_async_library
         run_async, run_sync = backend.run_async_from_thread.__func__, backend.run_sync_from_thread.__func__
         before = backend.run_sync_in_worker_thread.__func__
+        check_running = anyio.from_thread.BlockingPortal._check_running
         default_limiter = backend.current_default_thread_limiter
     except (ImportError, AttributeError) as error:
         raise RuntimeError(
@@ -294,7 +296,16 @@ def _change(changes: Changes[Pool | None]) -> None:
 
         return checked
 
+    def portal_is_running(portal: Any) -> None:
+        """Let functions use a portal on the loop's own thread, if the loop goes on without that."""
+        job: _Job | None = getattr(_here, "job", None)
+        if job is not None:
+            job.site.waits = True
+        if job is None or job.blocks_loop or portal._event_loop_thread_id is None:
+            check_running(portal)
+
     group = shared_group()
+    changes.exchange(anyio.from_thread.BlockingPortal, "_check_running", portal_is_running)
     changes.exchange(backend, "run_sync_in_worker_thread", classmethod(run_sync_in_worker_thread))
     changes.exchange(backend, "run_async_from_thread", classmethod(waits_for_loop(run_async)))
     changes.exchange(backend, "run_sync_from_thread", classmethod(waits_for_loop(run_sync)))

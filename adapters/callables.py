@@ -110,7 +110,7 @@ def _make(function: Callable[..., Any], known: Any) -> Site:
     else:
         name = getattr(plain, "__name__", None) or type(plain).__name__
     module = getattr(plain, "__module__", None) or type(plain).__module__
-    waits = any(WAITS & {*code.co_names, *code.co_freevars} for code in _codes(plain, known))
+    waits = any(WAITS & {*code.co_names, *code.co_freevars, *code.co_varnames} for code in _codes(plain, known))
     return Site(known, name, module, waits)
 
 

@@ -1,0 +1,160 @@
+"""Which foreign callables are the same function."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import io
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from threadlets import Contract
+from threadlets.adapters import callables
+from threadlets.adapters.callables import site_of, unwrap
+
+
+def make(number: int) -> Callable[[], int]:
+    """Make a closure."""
+
+    def closure() -> int:
+        return number
+
+    return closure
+
+
+@contextlib.contextmanager
+def managed() -> Iterator[int]:
+    """A context manager made of a generator."""
+    yield 1
+
+
+class Callable1:
+    """What can be called, and not hashed."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self) -> int:
+        return 1
+
+    def method(self) -> int:
+        return 2
+
+
+def advance(iterator: Any) -> Any:
+    """Advance an iterator, as Starlette does."""
+    return next(iterator)
+
+
+def test_calls_of_one_function_share_a_site() -> None:
+    """Whatever it is wrapped in, and whichever object it is bound to."""
+    assert site_of(make(1)) is site_of(make(2)) is site_of(partial(partial(make(3)), x=1))
+    assert site_of(Callable1().method) is site_of(Callable1().method)
+    assert site_of(Callable1()) is site_of(Callable1())
+    assert site_of(io.BytesIO().read) is site_of(io.BytesIO().read)
+    assert site_of(managed().__enter__) is site_of(managed().__enter__)
+    assert site_of(advance, (iter_one(),)) is site_of(partial(advance, iter_one()))
+    assert unwrap(partial(partial(len))) is len
+
+
+def iter_one() -> Iterator[int]:
+    """A generator."""
+    yield 1
+
+
+def test_different_functions_do_not() -> None:
+    """Also if what they are called by is the same: methods of one class, two generators under one wrapper."""
+
+    def other() -> Iterator[int]:
+        yield 2
+
+    sites = [
+        site_of(make(1)),
+        site_of(make),
+        site_of(Callable1()),
+        site_of(Callable1().method),
+        site_of(io.BytesIO().read),
+        site_of(io.StringIO().read),
+        site_of(io.BytesIO().write),
+        site_of(len),
+        site_of(os.stat),
+        site_of(managed().__enter__),
+        site_of(managed().__exit__),
+        site_of(advance, (iter_one(),)),
+        site_of(advance, (other(),)),
+        site_of(advance, ([],)),
+    ]
+    assert len(set(sites)) == len(sites)
+
+
+def test_they_have_the_names_that_their_users_know() -> None:
+    """In statistics and messages."""
+    assert [site_of(each).name for each in (make(1), len, Callable1(), io.BytesIO().read)] == [
+        "closure",
+        "len",
+        "Callable1",
+        "read",
+    ]
+    entrypoint = site_of(make(1)).entrypoint(lambda call: call(), Contract())
+    assert (entrypoint.name, entrypoint.__module__) == ("closure", __name__)
+    assert entrypoint(make(5)).result() == 5
+
+
+def test_one_entrypoint_for_each_contract() -> None:
+    """Asked for twice it is the same, with what it has learned."""
+    site, run = site_of(make(1)), Callable1()
+    run.__class__.__hash__ = object.__hash__  # type: ignore[method-assign]
+    first = site.entrypoint(run, Contract())
+    assert site.entrypoint(run, Contract()) is first
+    assert site.entrypoint(run, Contract(blocks="always")) is not first
+    Callable1.__hash__ = None  # type: ignore[assignment, method-assign]
+
+
+def waits_itself() -> Any:
+    """Wait for the loop."""
+    return asyncio.run_coroutine_threadsafe(asyncio.sleep(0), asyncio.get_event_loop()).result()
+
+
+def waits_by_another() -> Any:
+    """Call one that does."""
+    return waits_itself()
+
+
+def waits_inside() -> Any:
+    """Have a function in it that does."""
+
+    def inside(portal: Any) -> Any:
+        return portal.call(len, [])
+
+    return inside
+
+
+def test_those_that_wait_for_the_loop_are_known() -> None:
+    """By the names in their code, and in that of functions of their module that they name."""
+    assert [site_of(each).waits for each in (waits_itself, waits_by_another, waits_inside, partial(waits_itself))] == [
+        True
+    ] * 4
+    assert [site_of(each).waits for each in (make(1), len, Callable1(), iter_one)] == [False] * 4
+
+
+def test_nothing_of_a_call_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither arguments nor bound objects; and of functions that are made anew each time, no more than a bound."""
+    monkeypatch.setattr(callables, "KNOWN", 3)
+    monkeypatch.setattr(callables, "_sites", {})
+    thing = Callable1()
+    gone = weakref.ref(thing)
+    site_of(thing.method)
+    site_of(partial(len, thing))
+    del thing
+    gc.collect()
+    assert gone() is None
+    for number in range(10):
+        namespace: dict[str, Any] = {}
+        exec(f"def made(): return {number}", namespace)
+        assert site_of(namespace["made"]).name == "made"
+    assert len(callables._sites) == 3
