@@ -52,19 +52,21 @@ from threading import get_ident
 from threading import local as ThreadLocal
 from typing import Any, TypeVar
 
-from threadlets import Call, Concurrency, Contract, Entrypoint, Pool, Threadlet
+from threadlets import Call, Contract, Entrypoint, Pool, Threadlet
 from threadlets.loops import ChangesHands
 from threadlets.workers import shared_group
 
-from .callables import Site, site_of, unwrap
+from .callables import Site, carried_by, site_of, unwrap
 from .installations import Changes, Installation, check_version
 
 try:
     import anyio.from_thread
     import anyio.lowlevel
-    from anyio import CancelScope, CapacityLimiter, CapacityLimiterStatistics, WouldBlock
+    from anyio import CancelScope, CapacityLimiter, WouldBlock
 except ImportError as error:
     raise ImportError("threadlets.adapters.anyio needs anyio: pip install 'threadlets[anyio]'") from error
+
+from .anyio_limiters import PoolLimiter
 
 __all__ = ["TESTED", "Installation", "PoolLimiter", "install", "on_worker", "uninstall"]
 
@@ -159,6 +161,12 @@ class _Job:
 _run = _Job.run
 
 
+def _run_final(job: _Job) -> Any:
+    """Run an entrypoint that somebody else's function calls: no loop is to be seen there, so its handle is final."""
+    handle = job.run()
+    return handle.result() if isinstance(handle, Threadlet) else handle
+
+
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -245,17 +253,19 @@ def _change(changes: Changes[Pool | None]) -> None:
             except WouldBlock:
                 await limiter.acquire_on_behalf_of(task)
         try:
-            own = unwrap(func)
-            if isinstance(own, (Entrypoint, Call)):
+            job = None
+            if isinstance(unwrap(func), (Entrypoint, Call)):
                 handle: Threadlet[Any] = func(*args)
-                job = None
             else:
-                site = site_of(func, args)
-                away = site in _kept_away or (site.waits and not _changes_hands(loop))
-                contract = CONTRACTS[away, abandon_on_cancel]
-                entrypoint = site.entrypoint(_run, contract)
+                site, carried = site_of(func, args), carried_by(func)
                 job = _Job(claim, site, func, args, loop, scope)
-                handle = entrypoint(job) if pool is None else pool.start(entrypoint, job)
+                if isinstance(carried, (Entrypoint, Call)):
+                    start: Any = site.entrypoint(_run_final, carried.contract)
+                    start = start.using(priority=carried.priority, tags=carried.tags)
+                else:
+                    away = site in _kept_away or (site.waits and not _changes_hands(loop))
+                    start = site.entrypoint(_run, CONTRACTS[away, abandon_on_cancel])
+                handle = start(job) if pool is None else pool.start(start, job)
             if not handle.done():
                 if pool is not None and job is not None:
                     await _wait_begun(handle, job)
@@ -312,120 +322,3 @@ def _change(changes: Changes[Pool | None]) -> None:
 
 
 _changes = Changes(_change)
-
-
-class PoolLimiter(CapacityLimiter):
-    """A ``CapacityLimiter`` that is a view of a pool's ``Concurrency``: tokens are its places.
-
-    ``run_sync(..., limiter=limiter)`` starts the function in the pool, under all of its throttles. In other hands, as
-    in ``async with limiter:``, a token is a threadlet of the pool that does nothing until it is given back: it can be
-    seen, selected and cancelled there, which frees its place.
-
-    Args:
-        pool: Where the threadlets are.
-        concurrency: One of its throttles.
-
-    Raises:
-        TypeError: If it is no pool, or no ``Concurrency``.
-
-    Thread: loop.
-    """
-
-    __slots__ = ("_held", "concurrency", "pool")
-
-    def __new__(cls, pool: Pool, concurrency: Concurrency) -> PoolLimiter:  # noqa: D102
-        return object.__new__(cls)
-
-    def __init__(self, pool: Pool, concurrency: Concurrency) -> None:
-        if not isinstance(pool, Pool):
-            raise TypeError(f"PoolLimiter({pool!r}, ...): expected a threadlets.Pool")
-        if not isinstance(concurrency, Concurrency):
-            raise TypeError(f"PoolLimiter(..., {concurrency!r}): expected a threadlets.Concurrency")
-        self.pool = pool
-        self.concurrency = concurrency
-        self._held: dict[object, tuple[Threadlet[None], asyncio.Event]] = {}
-
-    def __repr__(self) -> str:
-        return f"<PoolLimiter {self.concurrency!r} of {self.pool!r}>"
-
-    async def __aenter__(self) -> None:
-        await self.acquire()
-
-    async def __aexit__(self, *_: object) -> None:
-        self.release()
-
-    @property
-    def total_tokens(self) -> float:
-        """The limit; setting it sets that of the ``Concurrency``."""
-        return self.concurrency.limit
-
-    @total_tokens.setter
-    def total_tokens(self, value: float) -> None:
-        if value == math.inf:
-            raise ValueError("a Concurrency has a limit: set total_tokens to a large number")
-        self.concurrency.limit = value  # type: ignore[assignment]  # which says what is wrong with others
-
-    @property
-    def borrowed_tokens(self) -> int:
-        """How many run."""
-        return self.concurrency.taken
-
-    @property
-    def available_tokens(self) -> float:
-        """How many more may run; less than 0 after the limit was lowered."""
-        return self.concurrency.limit - self.concurrency.taken
-
-    def acquire_nowait(self) -> None:
-        """Take a token for the current task, or raise ``WouldBlock``."""
-        self.acquire_on_behalf_of_nowait(asyncio.current_task())
-
-    def acquire_on_behalf_of_nowait(self, borrower: object) -> None:
-        """Take a token, or raise ``WouldBlock``: if a throttle of the pool says so, or the loop has to go round."""
-        handle, _ = self._start(borrower)
-        if handle.state == "queued":
-            self.release_on_behalf_of(borrower)
-            raise WouldBlock
-
-    async def acquire(self) -> None:
-        """Take a token for the current task. Cancel: point."""
-        await self.acquire_on_behalf_of(asyncio.current_task())
-
-    async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Take a token. Cancel: point."""
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        _, begun = self._start(borrower)
-        try:
-            await begun.wait()
-        except BaseException:
-            self.release_on_behalf_of(borrower)
-            raise
-
-    def release(self) -> None:
-        """Give back the token of the current task."""
-        self.release_on_behalf_of(asyncio.current_task())
-
-    def release_on_behalf_of(self, borrower: object) -> None:
-        """Give back a token."""
-        try:
-            handle, _ = self._held.pop(borrower)
-        except KeyError:
-            raise RuntimeError("this borrower isn't holding any of this CapacityLimiter's tokens") from None
-        handle.cancel("the token was given back")
-
-    def statistics(self) -> CapacityLimiterStatistics:
-        """Return what anyio asks for: the borrowers are those that have a token by ``acquire``."""
-        held = tuple(borrower for borrower, (handle, _) in self._held.items() if handle.state != "queued")
-        waiting = self.pool.statistics().queued
-        return CapacityLimiterStatistics(self.borrowed_tokens, self.total_tokens, held, waiting)
-
-    def _start(self, borrower: object) -> tuple[Threadlet[None], asyncio.Event]:
-        if borrower in self._held:
-            raise RuntimeError("this borrower is already holding one of this CapacityLimiter's tokens")
-        begun = asyncio.Event()
-        held = self._held[borrower] = self.pool.start(_hold, begun), begun
-        return held
-
-
-async def _hold(begun: asyncio.Event) -> None:
-    begun.set()
-    await asyncio.get_running_loop().create_future()

@@ -3,7 +3,8 @@
 Why: a library hands over a callable per call - a partial with the arguments in it, a closure, a bound method, ``next``
 of a generator. What was learned must not begin anew with each of them, must not be mixed up between functions that
 only share a wrapper, and must not keep what a request has made. So a callable is known by its *code*: that of the
-function inside of all partials and methods; and if all it does is to advance a generator, that of the generator.
+function inside of all partials and methods, with that of a function that it is handed to be called; and if all it does
+is to advance a generator, that of the generator.
 
 What waits for the event loop - ``run_coroutine_threadsafe(...).result()`` and what is built on it - may be done on any
 thread but the loop's own; on a loop that cannot go on meanwhile it would be for ever. A function whose code names such
@@ -22,8 +23,9 @@ from typing import Any
 
 from threadlets import Contract, Entrypoint
 
-__all__ = ["Site", "site_of", "unwrap"]
+__all__ = ["Site", "carried_by", "site_of", "unwrap"]
 
+CARRIERS = ("function", "func", "call")  # keywords by which wrappers are told what to call: FastAPI's, asgiref's
 KNOWN = 4096  # arbitrary: sites, of less than 2 KiB each
 LOOKED_AT = 64  # arbitrary: functions of the same module that are looked into for one
 
@@ -74,33 +76,52 @@ def unwrap(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def carried_by(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return what a partial of a wrapper is to call: ``endpoint`` in ``partial(run, function=endpoint)``; or None."""
+    if isinstance(function, partial) and function.keywords:
+        for name in CARRIERS:
+            carried = function.keywords.get(name)
+            if callable(carried):
+                return unwrap(carried)
+    return None
+
+
 def site_of(function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Site:
     """Return the site of a callable that is about to be called with these positional arguments. Thread: any."""
+    carried = None
     if isinstance(function, partial):
+        carried = carried_by(function)
         args = function.args + args
         function = unwrap(function)
-    name = ""
-    known: Any = getattr(function, "__code__", None)  # of a bound method, too
-    if isinstance(function, MethodType):
-        name = function.__name__
-        advanced = getattr(function.__self__, "gen", None)  # as contextlib's managers have it
-    elif isinstance(function, BuiltinFunctionType):
-        owner = function.__self__
-        known = function if owner is None or isinstance(owner, ModuleType) else (type(owner), function.__name__)
-        advanced = owner
-    else:
-        advanced = args[0] if args else None
-    if isinstance(advanced, GeneratorType):
-        known, name = advanced.gi_code, name or getattr(function, "__name__", "next")
-    elif known is None:
-        known = type(function)
-    key = (id(known) if isinstance(known, CodeType) else known, name)
+    known, name = _known(function, args[0] if args else None)
+    key: Any = (id(known) if isinstance(known, CodeType) else known, name)
+    if carried is not None:
+        known = known, (inner := _known(carried, None))[0]
+        key = key, (id(known[1]) if isinstance(known[1], CodeType) else known[1], inner[1])
     try:
         return _sites[key]
     except KeyError:
         if len(_sites) >= KNOWN:
             _sites.pop(next(iter(_sites)), None)
-        return _sites.setdefault(key, _make(function, known))
+        return _sites.setdefault(key, _make(carried or function, known))
+
+
+def _known(function: Callable[..., Any], first: Any) -> tuple[Any, str]:
+    """Return what a callable is known by, and the name of its part in that."""
+    name = ""
+    known: Any = getattr(function, "__code__", None)  # of a bound method, too
+    if isinstance(function, MethodType):
+        name = function.__name__
+        first = getattr(function.__self__, "gen", None)  # as contextlib's managers have it
+    elif isinstance(function, BuiltinFunctionType):
+        first = function.__self__
+        if first is None or isinstance(first, ModuleType):
+            known = function
+        else:
+            known = type(first), function.__name__
+    if isinstance(first, GeneratorType):
+        return first.gi_code, name or getattr(function, "__name__", "next")
+    return type(function) if known is None else known, name
 
 
 def _make(function: Callable[..., Any], known: Any) -> Site:
@@ -110,14 +131,17 @@ def _make(function: Callable[..., Any], known: Any) -> Site:
     else:
         name = getattr(plain, "__name__", None) or type(plain).__name__
     module = getattr(plain, "__module__", None) or type(plain).__module__
-    waits = any(WAITS & {*code.co_names, *code.co_freevars, *code.co_varnames} for code in _codes(plain, known))
+    codes = _codes(getattr(plain, "function", plain), known)  # an entrypoint's is there
+    waits = any(WAITS & {*code.co_names, *code.co_freevars, *code.co_varnames} for code in codes)
     return Site(known, name, module, waits)
 
 
 def _codes(function: Any, known: Any) -> Iterator[CodeType]:
     """Yield the code of a function, of those in it, and of those of its module that it names."""
     namespace = getattr(function, "__globals__", {})
-    code = known if isinstance(known, CodeType) else getattr(type(function).__call__, "__code__", None)
+    code = known if isinstance(known, CodeType) else getattr(function, "__code__", None)
+    if code is None:
+        code = getattr(type(function).__call__, "__code__", None)
     if code is None:
         return
     stack, seen = [code], {id(code)}

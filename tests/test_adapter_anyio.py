@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("anyio")
 
 import anyio.lowlevel
-from anyio import CapacityLimiter, WouldBlock, from_thread, to_thread
+from anyio import CapacityLimiter, from_thread, to_thread
 from anyio._backends._asyncio import AsyncIOBackend
 
 from tests.conftest import Run
@@ -340,41 +340,6 @@ def test_a_pool_may_rule(run: Run) -> None:
     run(main)
 
 
-def test_a_limiter_that_is_a_view_of_a_pools_concurrency(run: Run) -> None:
-    """Tokens are places in the pool, for functions and for whoever holds one otherwise."""
-
-    async def main() -> None:
-        concurrency = Concurrency(2)
-        async with Pool(concurrency) as pool:
-            limiter = adapter.PoolLimiter(pool, concurrency)
-            assert isinstance(limiter, CapacityLimiter)
-            assert (limiter.total_tokens, limiter.borrowed_tokens, limiter.available_tokens) == (2, 0, 2)
-            async with limiter:
-                assert limiter.borrowed_tokens == concurrency.taken == 1
-                with pytest.raises(RuntimeError, match="already holding"):
-                    await limiter.acquire()
-                assert await to_thread.run_sync(lambda: concurrency.taken, limiter=limiter) == 2
-                await limiter.acquire_on_behalf_of("a")
-                with pytest.raises(WouldBlock):
-                    limiter.acquire_on_behalf_of_nowait("b")
-                waits = asyncio.ensure_future(limiter.acquire_on_behalf_of("c"))
-                await rounds()
-                assert limiter.statistics().tasks_waiting == 1
-                assert not waits.done()
-                limiter.total_tokens = 3
-                await waits
-                assert "c" in limiter.statistics().borrowers
-                limiter.release_on_behalf_of("a")
-                limiter.release_on_behalf_of("c")
-                with pytest.raises(RuntimeError, match="isn't holding"):
-                    limiter.release_on_behalf_of("c")
-                await rounds()
-            assert concurrency.taken <= 1
-        assert concurrency.taken == 0
-
-    run(main)
-
-
 def test_an_entrypoint_goes_its_own_way(run: Run) -> None:
     """Its contract holds, and its own statistics count; a coroutine function under ``@threadlet`` is awaited, too."""
 
@@ -415,15 +380,6 @@ def test_it_comes_and_goes(once: Run) -> None:
         once(main)
     finally:
         adapter.install()
-
-
-@pytest.mark.parametrize(
-    "mistake", [lambda: adapter.PoolLimiter(3, Concurrency(1)), lambda: adapter.PoolLimiter(Pool(), 3)]
-)  # type: ignore[arg-type]
-def test_mistakes_are_told_at_the_call(mistake: Callable[[], Any]) -> None:
-    """What is no pool, or no Concurrency, is refused."""
-    with pytest.raises(TypeError, match="expected a threadlets"):
-        mistake()
 
 
 def test_without_anyio_the_extra_is_named() -> None:

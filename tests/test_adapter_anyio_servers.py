@@ -12,7 +12,7 @@ from contextvars import ContextVar
 import pytest
 
 from tests.conftest import Run
-from threadlets import Concurrency, Pool
+from threadlets import Concurrency, Contract, Pool, threadlet
 
 fastapi = pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")
@@ -69,6 +69,11 @@ def make_app(log: Log) -> FastAPI:
         time.sleep(0.01)
         return True
 
+    @app.get("/away")
+    @threadlet(contract=Contract(blocks="always"), tags={"away"})
+    def away(number: int) -> list[int]:
+        return [number, threading.get_ident()]
+
     @app.get("/thread")
     def thread() -> int:
         return threading.get_ident()
@@ -117,6 +122,23 @@ def test_blocking_endpoints_go_on_side_by_side(run: Run) -> None:
                     break
             else:
                 raise AssertionError("it never ran in place")
+
+    with adapter.install():
+        run(main)
+
+
+def test_endpoints_may_be_entrypoints(run: Run) -> None:
+    """The contract of an endpoint that is decorated with ``@threadlet`` counts, and so do its tags."""
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(make_app(Log()))
+        pool = Pool()
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            with adapter.install(pool):
+                for _ in range(20):
+                    number, thread = (await client.get("/away?number=7")).json()
+                    assert (number, thread == threading.get_ident()) == (7, False)
+        assert "away" in pool.statistics().entrypoints
 
     with adapter.install():
         run(main)

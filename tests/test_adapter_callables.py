@@ -16,7 +16,7 @@ import pytest
 
 from threadlets import Contract
 from threadlets.adapters import callables
-from threadlets.adapters.callables import site_of, unwrap
+from threadlets.adapters.callables import carried_by, site_of, unwrap
 
 
 def make(number: int) -> Callable[[], int]:
@@ -90,6 +90,21 @@ def test_different_functions_do_not() -> None:
         site_of(advance, ([],)),
     ]
     assert len(set(sites)) == len(sites)
+
+
+def carry(*, function: Callable[[], Any], arguments: dict[str, Any]) -> Any:
+    """Call what it is handed, as FastAPI has it."""
+    return function(**arguments)
+
+
+def test_a_wrapper_that_is_handed_the_function_is_not_the_function() -> None:
+    """What it is to call counts: its name, its code, and whether it waits for the loop."""
+    sites = [site_of(partial(carry, function=each, arguments={})) for each in (make(1), len, waits_itself)]
+    assert [site.name for site in sites] == ["closure", "len", "waits_itself"]
+    assert [site.waits for site in sites] == [False, False, True]
+    assert site_of(partial(carry, function=make(2), arguments={"x": 1})) is sites[0]
+    assert carried_by(partial(carry, function=partial(len), arguments={})) is len
+    assert [carried_by(each) for each in (len, partial(len), partial(carry, function=3))] == [None] * 3
 
 
 def test_they_have_the_names_that_their_users_know() -> None:
