@@ -51,6 +51,7 @@ from importlib import metadata
 from threading import get_ident
 from threading import local as ThreadLocal
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from threadlets import Call, Contract, Entrypoint, Pool, Threadlet
 from threadlets.loops import ChangesHands
@@ -73,12 +74,10 @@ __all__ = ["TESTED", "Installation", "PoolLimiter", "install", "on_worker", "uni
 TESTED = ("4.12", "4.13", "4.14", "4.15", "4.16")  # versions of anyio
 
 F = TypeVar("F", bound=Callable[..., Any])
-CONTRACTS = {  # by: is to be on a worker; may be left behind
-    (False, False): Contract(),
-    (False, True): Contract(cancel="abandon"),
-    (True, False): Contract(blocks="always"),
-    (True, True): Contract(blocks="always", cancel="abandon"),
-}
+CONTRACTS = [  # by: has to be on a worker; may be left behind
+    [Contract(), Contract(cancel="abandon")],
+    [Contract(blocks="always"), Contract(blocks="always", cancel="abandon")],
+]
 MOST = 1000  # threads; arbitrary: what an infinite limiter means
 
 
@@ -131,16 +130,24 @@ _here = ThreadLocal()  # job: what run_sync calls on this thread now
 class _Job:
     """One call of a function by ``run_sync``."""
 
-    __slots__ = ("args", "begun", "claim", "context", "function", "loop", "scope", "site", "thread")
+    __slots__ = ("args", "begun", "claim", "context", "function", "loop", "scope", "site", "thread", "token")
 
     def __init__(
-        self, claim: Any, site: Site, function: Callable[..., Any], args: tuple[Any, ...], loop: Any, scope: Any
+        self,
+        claim: Callable[[_Job], Any],
+        site: Site,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        loop: Any,
+        token: Any,
+        scope: Any,
     ) -> None:
         self.claim = claim
         self.site = site
         self.function = function
         self.args = args
         self.loop = loop
+        self.token = token
         self.scope = scope  # that check_cancelled() looks at
         self.thread = get_ident()  # of the loop, now
         self.context: Context = copy_context()
@@ -213,10 +220,16 @@ def _change(changes: Changes[Pool | None]) -> None:
         ) from error
     del before  # it has to be there
 
+    of_loop: WeakKeyDictionary[Any, tuple[CapacityLimiter, Any]] = WeakKeyDictionary()  # its limiter, and its token
+
+    def look_up(loop: Any) -> tuple[CapacityLimiter, Any]:
+        found = of_loop[loop] = default_limiter(), Token(backend, loop)
+        return found
+
     def claim(job: _Job) -> Any:
         """Call the function with what anyio's modules look for on a worker thread."""
         set_library(None)
-        locals_of_thread.current_token = Token(backend, job.loop)
+        locals_of_thread.current_token = job.token
         locals_of_thread.current_cancel_scope = job.scope
         _here.job = job
         try:
@@ -240,9 +253,10 @@ def _change(changes: Changes[Pool | None]) -> None:
             await cls.checkpoint_if_cancelled()
         if task.cancelling():
             await cls.checkpoint()
+        default, token = of_loop.get(loop) or look_up(loop)
         pool = changes.value
         if limiter is None:
-            limiter = default_limiter() if pool is None else None
+            limiter = default if pool is None else None
         elif type(limiter) is PoolLimiter:
             pool, limiter = limiter.pool, None
         else:
@@ -258,13 +272,13 @@ def _change(changes: Changes[Pool | None]) -> None:
                 handle: Threadlet[Any] = func(*args)
             else:
                 site, carried = site_of(func, args), carried_by(func)
-                job = _Job(claim, site, func, args, loop, scope)
+                job = _Job(claim, site, func, args, loop, token, scope)
                 if isinstance(carried, (Entrypoint, Call)):
-                    start: Any = site.entrypoint(_run_final, carried.contract)
+                    start: Any = site.entrypoint(carried.contract, _run_final, carried.contract)
                     start = start.using(priority=carried.priority, tags=carried.tags)
                 else:
                     away = site in _kept_away or (site.waits and not _changes_hands(loop))
-                    start = site.entrypoint(_run, CONTRACTS[away, abandon_on_cancel])
+                    start = site.entrypoint((away, abandon_on_cancel), _run, CONTRACTS[away][abandon_on_cancel])
                 handle = start(job) if pool is None else pool.start(start, job)
             if not handle.done():
                 if pool is not None and job is not None:

@@ -16,7 +16,7 @@ Invariants: at most ``KNOWN`` sites are kept, the least recently made goes first
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
@@ -34,7 +34,7 @@ WAITS = frozenset({"run_coroutine_threadsafe", "from_thread", "async_to_sync", "
 
 
 class Site:
-    """A function as foreign code knows it, with an entrypoint for each contract that is asked for. Thread: loop.
+    """A function as foreign code knows it, with an entrypoint for each way to do it. Thread: loop.
 
     Args:
         name: Shown in messages and statistics.
@@ -51,10 +51,10 @@ class Site:
         self.waits = waits
         self._entrypoints: dict[Any, Entrypoint[..., Any]] = {}
 
-    def entrypoint(self, run: Callable[..., Any], contract: Contract) -> Entrypoint[..., Any]:
-        """Return the entrypoint that calls ``run`` by this contract, and learns for this site."""
+    def entrypoint(self, way: Hashable, run: Callable[..., Any], contract: Contract) -> Entrypoint[..., Any]:
+        """Return the entrypoint for one way to do it: it calls ``run`` by this contract, and learns for this site."""
         try:
-            return self._entrypoints[run, contract]
+            return self._entrypoints[way]
         except KeyError:
 
             def call(*args: Any, **kwargs: Any) -> Any:
@@ -62,7 +62,7 @@ class Site:
 
             call.__name__ = call.__qualname__ = self.name
             call.__module__ = self.module
-            entrypoint = self._entrypoints[run, contract] = Entrypoint(call, contract=contract)
+            entrypoint = self._entrypoints[way] = Entrypoint(call, contract=contract)
             return entrypoint
 
 
