@@ -51,7 +51,6 @@ from importlib import metadata
 from threading import get_ident
 from threading import local as ThreadLocal
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from threadlets import Call, Contract, Entrypoint, Pool, Threadlet
 from threadlets.loops import ChangesHands
@@ -220,22 +219,27 @@ def _change(changes: Changes[Pool | None]) -> None:
         ) from error
     del before  # it has to be there
 
-    of_loop: WeakKeyDictionary[Any, tuple[CapacityLimiter, Any]] = WeakKeyDictionary()  # its limiter, and its token
-
     def look_up(loop: Any) -> tuple[CapacityLimiter, Any]:
-        found = of_loop[loop] = default_limiter(), Token(backend, loop)
+        found = loop._threadlets_anyio = default_limiter(), Token(backend, loop)
         return found
 
     def claim(job: _Job) -> Any:
         """Call the function with what anyio's modules look for on a worker thread."""
         set_library(None)
-        locals_of_thread.current_token = job.token
-        locals_of_thread.current_cancel_scope = job.scope
-        _here.job = job
+        outer: _Job | None = getattr(_here, "job", None)  # which runs a loop of its own, here
+        be(job)
         try:
             return job.function(*job.args)
         finally:
-            del locals_of_thread.current_token, locals_of_thread.current_cancel_scope, _here.job
+            if outer is not None:
+                be(outer)
+            else:
+                del locals_of_thread.current_token, locals_of_thread.current_cancel_scope, _here.job
+
+    def be(job: _Job) -> None:
+        locals_of_thread.current_token = job.token
+        locals_of_thread.current_cancel_scope = job.scope
+        _here.job = job
 
     async def run_sync_in_worker_thread(
         cls: Any,
@@ -253,7 +257,7 @@ def _change(changes: Changes[Pool | None]) -> None:
             await cls.checkpoint_if_cancelled()
         if task.cancelling():
             await cls.checkpoint()
-        default, token = of_loop.get(loop) or look_up(loop)
+        default, token = getattr(loop, "_threadlets_anyio", None) or look_up(loop)  # its limiter, and its token
         pool = changes.value
         if limiter is None:
             limiter = default if pool is None else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -358,6 +360,45 @@ def test_an_entrypoint_goes_its_own_way(run: Run) -> None:
         assert (number, thread == threading.get_ident()) == (3, False)
         assert away.statistics().on_workers == before + 1
         assert await to_thread.run_sync(suspended, 4) == 4
+
+    run(main)
+
+
+def test_a_function_may_run_a_loop_of_its_own(run: Run) -> None:
+    """What it does there does not disturb what it may do here."""
+
+    def other() -> Any:
+        for _ in range(3):
+            anyio.run(partial(to_thread.run_sync, partial(from_thread.run, anyio.sleep, 0)))
+        return from_thread.run_sync(asyncio.get_running_loop)
+
+    async def main() -> None:
+        site_of(other).waits = True
+        for _ in range(2):
+            assert await to_thread.run_sync(other) is asyncio.get_running_loop()
+
+    run(main)
+
+
+def test_loops_are_not_kept(once: Run) -> None:
+    """A loop that was closed can go, with what was known of it."""
+
+    async def main() -> weakref.ref[Any]:
+        await to_thread.run_sync(identify)
+        return weakref.ref(asyncio.get_running_loop())
+
+    gone = once(main)
+    gc.collect()
+    assert gone() is None
+
+
+def test_thousands_at_once(run: Run) -> None:
+    """All are done, the limiter has all its tokens, and each gets what is its own."""
+
+    async def main() -> None:
+        numbers = await asyncio.gather(*[to_thread.run_sync(abs, -number) for number in range(1000)])
+        assert numbers == list(range(1000))
+        assert to_thread.current_default_thread_limiter().borrowed_tokens == 0
 
     run(main)
 
