@@ -19,13 +19,16 @@ own, known by its code (see ``callables``), so it is learned where its calls are
 
 What is different:
 
-- A task that is cancelled by ``Task.cancel()`` itself, not by a scope, waits for its function, too; it was left behind.
+- A task that is cancelled by ``Task.cancel()``, not by a scope, waits for its function, too; it was left behind.
 - In place, a function runs on the event loop's thread: it finds the thread-locals of that one, as all others there.
+- A call that ends in place is a checkpoint for cancels, but the loop goes round only once in a while, not each time.
+- While a function runs in place its task runs, and is not blocked: ``anyio.testing.wait_all_tasks_blocked`` waits.
 - On an event loop that cannot go on meanwhile, a function that waits for it would wait for ever, if it ran in place.
-  One that says so - its code names ``from_thread``, ``run_coroutine_threadsafe``, ``call_async`` or ``async_to_sync`` -
-  is kept on workers, and so is one that was seen to use ``from_thread``. If one does so for the first time in place,
-  ``from_thread.run`` raises a ``RuntimeError`` that says what to do. What waits by ways that nobody can see,
-  ``on_worker`` keeps away from the loop. On a loop that changes hands, all of it works in place.
+  One that says so is kept on workers there: waits of the standard library as ``Event.wait``, and whatever names, in its
+  code, ``from_thread``, ``wait``, ``result`` and their like (see ``callables``). So is one that was seen to use
+  ``from_thread``: if it does so for the first time in place, a ``RuntimeError`` says what to do. What waits by
+  a way that nobody sees, ``on_worker`` keeps away from the loop. On a loop that changes hands, all works in place.
+- With ``abandon_on_cancel`` a function is always on a worker.
 
 A *pool* may rule over all of it: ``install(pool=pool)``. Calls without ``limiter=`` then start by its throttles and
 its queue, instead of the default limiter's; what its overflow raises, ``PoolFull`` or ``Shed``, comes out of
@@ -73,10 +76,8 @@ __all__ = ["TESTED", "Installation", "PoolLimiter", "install", "on_worker", "uni
 TESTED = ("4.12", "4.13", "4.14", "4.15", "4.16")  # versions of anyio
 
 F = TypeVar("F", bound=Callable[..., Any])
-CONTRACTS = [  # by: has to be on a worker; may be left behind
-    [Contract(), Contract(cancel="abandon")],
-    [Contract(blocks="always"), Contract(blocks="always", cancel="abandon")],
-]
+LEARNED, AWAY = Contract(), Contract(blocks="always")
+ABANDON = Contract(blocks="always", cancel="abandon")  # who asks for it expects a long wait
 MOST = 1000  # threads; arbitrary: what an infinite limiter means
 
 
@@ -271,31 +272,22 @@ def _change(changes: Changes[Pool | None]) -> None:
             except WouldBlock:
                 await limiter.acquire_on_behalf_of(task)
         try:
-            job = None
-            if isinstance(unwrap(func), (Entrypoint, Call)):
-                handle: Threadlet[Any] = func(*args)
+            start, job = prepare(func, args, abandon_on_cancel, pool, loop, token, scope)
+            if abandon_on_cancel:
+                scope = None  # which may cancel it
+            if scope is not None and isinstance(loop, ChangesHands):
+                with CancelScope(shield=True):  # noqa: ASYNC100  # while another thread runs the loop, it may cancel
+                    handle = start()
             else:
-                site, carried = site_of(func, args), carried_by(func)
-                job = _Job(claim, site, func, args, loop, token, scope)
-                if isinstance(carried, (Entrypoint, Call)):
-                    start: Any = site.entrypoint(carried.contract, _run_final, carried.contract)
-                    start = start.using(priority=carried.priority, tags=carried.tags)
-                else:
-                    away = site in _kept_away or (site.waits and not _changes_hands(loop))
-                    start = site.entrypoint((away, abandon_on_cancel), _run, CONTRACTS[away][abandon_on_cancel])
-                handle = start(job) if pool is None else pool.start(start, job)
+                handle = start()
             if not handle.done():
                 if pool is not None and job is not None:
                     await _wait_begun(handle, job)
                 elif limiter is not None and limiter.total_tokens > group.limit:
                     group.limit = int(min(limiter.total_tokens, MOST))
-                if scope is None or abandon_on_cancel:
-                    return await handle
-            elif scope is None:
+            if scope is None:
                 return await handle
-            elif handle.missed:
-                return handle.result()  # an await would be cancelled, if the scope was meanwhile
-            else:
+            if handle.done():
                 try:
                     handle.__await__().send(None)
                 except StopIteration as end:
@@ -305,6 +297,31 @@ def _change(changes: Changes[Pool | None]) -> None:
         finally:
             if limiter is not None:
                 limiter.release_on_behalf_of(task)
+
+    def prepare(
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        abandon: bool,
+        pool: Pool | None,
+        loop: Any,
+        token: Any,
+        scope: Any,
+    ) -> tuple[Callable[[], Threadlet[Any]], _Job | None]:
+        """Return what starts the function as a threadlet."""
+        if isinstance(unwrap(func), (Entrypoint, Call)):
+            return functools.partial(func, *args), None
+        site, carried = site_of(func, args), carried_by(func)
+        job = _Job(claim, site, func, args, loop, token, scope)
+        if isinstance(carried, (Entrypoint, Call)):
+            own: Any = site.entrypoint(carried.contract, _run_final, carried.contract)
+            own = own.using(priority=carried.priority, tags=carried.tags)
+        elif abandon:
+            own = site.entrypoint("abandon", _run, ABANDON)
+        elif site in _kept_away or (site.waits and not _changes_hands(loop)):
+            own = site.entrypoint("away", _run, AWAY)
+        else:
+            own = site.entrypoint("learned", _run, LEARNED)
+        return functools.partial(own, job) if pool is None else functools.partial(pool.start, own, job), job
 
     def waits_for_loop(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

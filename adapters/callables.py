@@ -6,17 +6,22 @@ only share a wrapper, and must not keep what a request has made. So a callable i
 function inside of all partials and methods, with that of a function that it is handed to be called; and if all it does
 is to advance a generator, that of the generator.
 
-What waits for the event loop - ``run_coroutine_threadsafe(...).result()`` and what is built on it - may be done on any
-thread but the loop's own; on a loop that cannot go on meanwhile it would be for ever. A function whose code names such
-a thing, or a function of its own module whose code does, or that was seen doing it (``Site.waits``), is kept on workers
-there. Nobody can see all of them: what hides behind an object or another module is found when it is called.
+What waits for the event loop - ``run_coroutine_threadsafe(...).result()``, an event that a task sets - may do so on any
+thread but the loop's own; on a loop that cannot go on meanwhile it would be for ever. So ``Site.waits`` is true of the
+waits of the standard library; of functions whose code names such a thing, or names a function of their own module whose
+code does; and of those that were seen doing it. Nobody can see all: ``queue.get`` looks like ``dict.get``, and what is
+behind an object or in another module is found when it is called.
 
 Invariants: at most ``KNOWN`` sites are kept, the least recently made goes first; a site holds code, and no arguments.
 """
 
 from __future__ import annotations
 
+import queue
+import subprocess
+import threading
 from collections.abc import Callable, Hashable, Iterator
+from concurrent import futures
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
@@ -30,7 +35,28 @@ KNOWN = 4096  # arbitrary: sites, of less than 2 KiB each
 LOOKED_AT = 64  # arbitrary: functions of the same module that are looked into for one
 
 # Names by which code says that it waits for the loop: asyncio's, anyio's, asgiref's, and ours.
-WAITS = frozenset({"run_coroutine_threadsafe", "from_thread", "async_to_sync", "AsyncToSync", "call_async", "portal"})
+WORDS = frozenset({"run_coroutine_threadsafe", "from_thread", "async_to_sync", "AsyncToSync", "call_async", "portal"})
+# Names of attributes by which it says that it waits for somebody, who may be the loop.
+WAITS = frozenset({"acquire", "communicate", "result", "wait", "wait_for"})
+# The waits of the standard library that are handed over as they are: to_thread.run_sync(event.wait).
+WAITING: tuple[Any, ...] = (
+    threading.Event.wait,
+    threading.Condition.wait,
+    threading.Condition.wait_for,
+    threading.Semaphore.acquire,
+    threading.Barrier.wait,
+    threading.Thread.join,
+    queue.Queue.get,
+    queue.Queue.put,
+    queue.Queue.join,
+    futures.Future.result,
+    futures.Future.exception,
+    futures.wait,
+    futures.ThreadPoolExecutor.shutdown,
+    subprocess.Popen.wait,
+    subprocess.Popen.communicate,
+)
+LOCKS = (type(threading.Lock()), type(threading.RLock()), queue.SimpleQueue)  # builtins: by type, and name
 
 
 class Site:
@@ -132,7 +158,13 @@ def _make(function: Callable[..., Any], known: Any) -> Site:
         name = getattr(plain, "__name__", None) or type(plain).__name__
     module = getattr(plain, "__module__", None) or type(plain).__module__
     codes = _codes(getattr(plain, "function", plain), known)  # an entrypoint's is there
-    waits = any(WAITS & {*code.co_names, *code.co_freevars, *code.co_varnames} for code in codes)
+    waits = (
+        plain in WAITING
+        or (isinstance(known, tuple) and known[0] in LOCKS)
+        or any(
+            WAITS & {*code.co_names} or WORDS & {*code.co_names, *code.co_freevars, *code.co_varnames} for code in codes
+        )
+    )
     return Site(known, name, module, waits)
 
 

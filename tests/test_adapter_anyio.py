@@ -24,7 +24,7 @@ from anyio import CapacityLimiter, from_thread, to_thread
 from anyio._backends._asyncio import AsyncIOBackend
 
 from tests.conftest import Run
-from tests.workbench import Gate, rounds, until
+from tests.workbench import Gate, rounds
 from threadlets import Concurrency, Contract, Pool, threadlet
 from threadlets.adapters import anyio as adapter
 from threadlets.adapters.callables import site_of
@@ -165,6 +165,21 @@ def test_a_wait_for_a_loop_that_cannot_go_on_is_refused_once(run: Run, way: str)
     run(main)
 
 
+def test_waits_of_the_standard_library_never_stall_the_loop(run: Run) -> None:
+    """However often they were quick: by ``run_sync(event.wait)`` a task waits for another thread, or another task."""
+
+    async def main() -> None:
+        ready = threading.Event()
+        ready.set()
+        for _ in range(100):
+            await to_thread.run_sync(ready.wait)
+        event = threading.Event()
+        asyncio.get_running_loop().call_later(0.01, event.set)
+        assert await to_thread.run_sync(event.wait, 20)
+
+    run(main)
+
+
 def test_functions_can_be_kept_away(once: Run) -> None:
     """``on_worker`` leaves a function as it was, and off the loop's thread, however quick it is."""
 
@@ -215,103 +230,6 @@ def test_a_higher_limit_has_its_threads(once: Run) -> None:
         await asyncio.gather(*[to_thread.run_sync(gates.wait, 20, limiter=limiter) for _ in range(80)])
 
     once(main)
-
-
-def test_a_cancelled_scope_waits_and_nothing_is_lost(run: Run) -> None:
-    """Without ``abandon_on_cancel`` the function ends, its value is returned, and the next checkpoint raises."""
-    gate = Gate()
-
-    async def main() -> None:
-        returned = []
-
-        async def call() -> None:
-            with anyio.CancelScope() as scope:
-                scopes.append(scope)
-                returned.append(await to_thread.run_sync(told))
-                await anyio.lowlevel.checkpoint()
-                returned.append("not reached")
-
-        def told() -> Any:
-            gate()
-            try:
-                from_thread.check_cancelled()
-            except BaseException as error:
-                return type(error)
-            return None
-
-        scopes: list[anyio.CancelScope] = []
-        task = asyncio.ensure_future(call())
-        await until(lambda: bool(scopes))
-        await rounds()
-        scopes[0].cancel()
-        await rounds()
-        assert not task.done()
-        gate.open()
-        await task
-        assert returned == [CancelledError]
-
-    run(main)
-
-
-def test_abandoned_functions_are_left_behind(run: Run) -> None:
-    """With ``abandon_on_cancel`` the caller goes on at once, and the token is free again."""
-    gate = Gate()
-
-    async def main() -> None:
-        limiter = CapacityLimiter(1)
-        with anyio.CancelScope() as scope:
-            asyncio.get_running_loop().call_soon(scope.cancel)
-            await to_thread.run_sync(gate, abandon_on_cancel=True, limiter=limiter)
-        assert scope.cancelled_caught
-        assert limiter.borrowed_tokens == 0
-        gate.open()
-
-    gate_is_on_worker = adapter.on_worker(gate)
-    assert gate_is_on_worker is gate
-    run(main)
-
-
-def test_cancelled_before_it_begins_it_never_does(run: Run) -> None:
-    """It is a checkpoint, as anyio says; also for a task that was cancelled by itself."""
-    ran: list[int] = []
-
-    async def main() -> None:
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            await to_thread.run_sync(ran.append, 1)
-        assert scope.cancelled_caught
-
-        async def call() -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            task.cancel()
-            await to_thread.run_sync(ran.append, 2)
-
-        task = asyncio.ensure_future(call())
-        await asyncio.wait([task])
-        assert task.cancelled()
-        assert not ran
-
-    run(main)
-
-
-def test_a_task_that_is_cancelled_waits_for_its_function(run: Run) -> None:
-    """``Task.cancel()`` does not leave a function behind that still runs, and what it holds."""
-    gate = Gate()
-    adapter.on_worker(gate)
-
-    async def main() -> None:
-        limiter = CapacityLimiter(1)
-        task = asyncio.ensure_future(to_thread.run_sync(gate, limiter=limiter))
-        await asyncio.to_thread(gate.wait_arrived)
-        task.cancel()
-        await rounds()
-        assert (task.done(), limiter.borrowed_tokens) == (False, 1)
-        gate.open()
-        await asyncio.wait([task])
-        assert (task.cancelled(), limiter.borrowed_tokens) == (True, 0)
-
-    run(main)
 
 
 def test_a_pool_may_rule(run: Run) -> None:

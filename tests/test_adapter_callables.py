@@ -7,6 +7,8 @@ import contextlib
 import gc
 import io
 import os
+import queue
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -138,6 +140,11 @@ def waits_by_another() -> Any:
     return waits_itself()
 
 
+def waits_for_somebody() -> Any:
+    """Wait for whoever sets an event."""
+    return threading.Event().wait(0)
+
+
 def waits_inside() -> Any:
     """Have a function in it that does."""
 
@@ -152,6 +159,14 @@ def test_those_that_wait_for_the_loop_are_known() -> None:
     assert [site_of(each).waits for each in (waits_itself, waits_by_another, waits_inside, partial(waits_itself))] == [
         True
     ] * 4
+    waits = (
+        threading.Event().wait,
+        queue.SimpleQueue().get,
+        threading.Lock().acquire,
+        waits_for_somebody,
+        queue.Queue().get,
+    )
+    assert [site_of(each).waits for each in waits] == [True] * 5
     assert [site_of(each).waits for each in (make(1), len, Callable1(), iter_one)] == [False] * 4
 
 
