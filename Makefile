@@ -35,9 +35,10 @@ cluster: $(VENV)/.has-dask ## let a pool rule over a Dask cluster of processes o
 test: $(VENV)/.has-test ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
-suites: $(VENV)/.has-suites ## run CPython's tests of asyncio, and uvloop's own tests, on the loops that change hands
+suites: $(VENV)/.has-suites ## run CPython's tests of asyncio and of executors, and uvloop's own tests, on what is ours
 	@$(BIN)/python tests/cpython_suite.py $(ARGS)
 	@$(BIN)/python tests/uvloop_suite.py $(ARGS)
+	@$(BIN)/python tests/executors_suite.py --timeout 20
 
 aiofiles: $(VENV)/.has-test ## run aiofiles' own tests on the adapter, installed and as a drop-in
 	@$(BIN)/python tests/aiofiles_suite.py $(ARGS)

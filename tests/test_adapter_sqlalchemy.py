@@ -1,6 +1,8 @@
 """The SQLAlchemy adapter: transactions of a real database go on while the event loop changes threads all the time.
 
-Over 400 lines: an adapter has one file of tests, as it is one file, and this one brings a database.
+And what needs no adapter: the synchronous engine in threadlets, with SQLite and PostgreSQL.
+
+Over 400 lines: an adapter has one file of tests, as it is one file, and this one brings two databases.
 """
 
 from __future__ import annotations
@@ -34,8 +36,9 @@ from sqlalchemy.ext.asyncio import (  # noqa: E402
 from sqlalchemy.util import await_only, concurrency, greenlet_spawn  # noqa: E402
 
 from tests.conftest import Run  # noqa: E402
-from tests.workbench import PATIENCE, Gate, rounds, until  # noqa: E402
-from threadlets import blocking, pinned  # noqa: E402
+from tests.postgres import serving  # noqa: E402
+from tests.workbench import IN_PLACE, ON_WORKER, PATIENCE, Gate, ended, rounds, until  # noqa: E402
+from threadlets import Concurrency, Contract, Pool, blocking, call_async, checkpoint, pinned, threadlet  # noqa: E402
 from threadlets.adapters import sqlalchemy as adapter  # noqa: E402
 
 ACCOUNTS, EACH, TRANSFERS = 10, 100, 15
@@ -387,6 +390,192 @@ def test_on_other_loops_nothing_changes(run: Run, installed: None, tmp_path: Pat
     async def main() -> None:
         async with database(tmp_path) as engine:
             assert await asyncio.gather(*(total(engine) for _ in range(5))) == [ACCOUNTS * EACH] * 5
+
+    run(main)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """Run a server of PostgreSQL; return what follows the driver in its URL."""
+    with serving() as url:
+        yield url
+
+
+@pytest.mark.parametrize("run", ["hands", "uvhands"], indirect=True)
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+def test_drivers_of_postgresql(run: Run, installed: None, postgres: str, driver: str) -> None:
+    """Rows that are locked and changed by concurrent transactions, of which some are cancelled, add up."""
+    pytest.importorskip(driver)
+
+    async def transfer(session: AsyncSession, number: int) -> None:
+        pair = sorted((number % ACCOUNTS, (number * 3 + 1) % ACCOUNTS))
+        payer, payee = [await session.get_one(Account, each, with_for_update=True) for each in pair]
+        payer.balance -= number
+        await session.flush()
+        if number % 3 == 2:
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+        payee.balance += number
+        session.add(Note(account=payee, text=f"{number}"))
+        await session.flush()  # here it is told: the commit would not be, since SQLAlchemy shields it
+
+    async def main() -> None:
+        engine = create_async_engine(f"postgresql+{driver}://{postgres}", pool_size=3, max_overflow=0)
+        session_of = async_sessionmaker(engine)
+
+        async def make(number: int) -> None:
+            async with session_of.begin() as session:
+                await transfer(session, number)
+
+        numbers = [number for number in range(18) if number % ACCOUNTS != (number * 3 + 1) % ACCOUNTS]
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(fill)
+            async with takeovers():
+                results = await asyncio.gather(*map(make, numbers), return_exceptions=True)
+                assert await total(engine) == ACCOUNTS * EACH
+            assert [result is None for result in results] == [number % 3 != 2 for number in numbers], results
+            async with session_of() as session:
+                made = {int(text) async for text in await session.stream_scalars(sa.select(Note.text))}
+            assert made == {number for number in numbers if number % 3 != 2}
+            assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        finally:
+            await engine.dispose()
+
+    run(main)
+
+
+# ------------------------------------------------------------------------------------------- the synchronous engine
+
+
+def fill(connection: sa.Connection) -> None:
+    """Make the tables anew, with some accounts."""
+    Base.metadata.drop_all(connection)
+    Base.metadata.create_all(connection)
+    connection.execute(sa.insert(Account), [{"id": number, "balance": EACH} for number in range(ACCOUNTS)])
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
+    """Return a synchronous engine with two connections, all of which have to come back."""
+    url = f"sqlite:///{tmp_path}/accounts.db"
+    if request.param == "postgresql":
+        pytest.importorskip("psycopg")
+        url = f"postgresql+psycopg://{request.getfixturevalue('postgres')}"
+    engine = sa.create_engine(url, pool_size=2, max_overflow=0)
+    with engine.begin() as connection:
+        fill(connection)
+    yield engine
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    engine.dispose()
+
+
+def test_a_session_may_change_threads_between_calls(once: Run, engine: sa.Engine) -> None:
+    """One transaction, partly in place, partly on a worker thread."""
+    session = orm.Session(engine)
+
+    def spend(amount: int) -> int:
+        session.get_one(Account, 3).balance -= amount
+        session.flush()
+        return threading.get_ident()
+
+    async def main() -> None:
+        threads = [await threadlet(contract=contract)(spend)(5) for contract in (IN_PLACE, ON_WORKER, IN_PLACE)]
+        assert threads[0] == threads[2] == threading.get_ident() != threads[1]
+        await threadlet(contract=ON_WORKER)(session.commit)()
+        assert await threadlet(contract=ON_WORKER)(session.get_one)(Account, 3) is session.get_one(Account, 3)
+        assert session.get_one(Account, 3).balance == EACH - 15
+        session.close()
+
+    once(main)
+
+
+@pytest.mark.parametrize("before", ["a statement", "the commit"])
+def test_a_cancel_rolls_back(once: Run, engine: sa.Engine, before: str) -> None:
+    """With checkpoints before statements and commits, what was cancelled has not happened; no connection is lost."""
+    invalidated: list[object] = []
+    sa.event.listen(engine, "before_execute", lambda *_, **options: checkpoint())
+    sa.event.listen(engine, "commit", lambda connection: checkpoint())
+    sa.event.listen(engine, "invalidate", lambda *args: invalidated.append(args))
+    gate = Gate()
+
+    @threadlet(contract=ON_WORKER)
+    def spend() -> None:
+        with orm.Session(engine) as session, session.begin():
+            session.get_one(Account, 3).balance -= 5
+            session.flush()
+            gate()
+            if before == "a statement":
+                session.get_one(Account, 4)
+
+    async def main() -> None:
+        spending = spend()
+        await asyncio.to_thread(gate.wait_arrived)
+        spending.cancel("changed their mind")
+        gate.open()
+        assert isinstance(await ended(spending), asyncio.CancelledError)
+        with engine.connect() as connection:
+            assert connection.scalar(sa.select(Account.balance).where(Account.id == 3)) == EACH
+        assert not invalidated
+
+    once(main)
+
+
+@pytest.mark.parametrize("run", ["asyncio", "hands", "uvhands"], indirect=True)
+def test_more_threadlets_than_connections(run: Run, engine: sa.Engine) -> None:
+    """Each holds its connection while it waits for the loop; those that wait for one do not stop the loop."""
+
+    async def main() -> None:
+        changes_hands = hasattr(asyncio.get_running_loop(), "statistics")
+
+        @threadlet(contract=Contract() if changes_hands else ON_WORKER)
+        def count() -> int:
+            with engine.connect() as connection:
+                call_async(asyncio.sleep, 0)
+                return int(connection.scalar(sa.select(sa.func.count(Account.id))) or 0)
+
+        assert await asyncio.gather(*(count() for _ in range(20))) == [ACCOUNTS] * 20
+
+    run(main)
+
+
+def test_a_pool_of_threadlets_for_a_pool_of_connections(once: Run, engine: sa.Engine) -> None:
+    """Those who have a connection get a worker thread, too, since no thread waits for a connection."""
+
+    @threadlet(contract=ON_WORKER)
+    def work() -> int:
+        return 1
+
+    async def have_it_done() -> int:
+        return await work()
+
+    @threadlet(contract=ON_WORKER)
+    def task() -> int:
+        with engine.connect():
+            return call_async(have_it_done)
+
+    async def main() -> None:
+        async with Pool(Concurrency(2)) as pool:
+            assert await asyncio.gather(*(pool.start(task) for _ in range(100))) == [1] * 100
+
+    once(main)
+
+
+@pytest.mark.parametrize("run", ["hands", "uvhands"], indirect=True)
+def test_a_coroutine_may_hold_a_connection_over_an_await(run: Run, engine: sa.Engine) -> None:
+    """If the loop changes hands: whoever waits for that connection in place is left behind, and the holder goes on."""
+
+    async def main() -> None:
+        home = threading.get_ident()
+
+        async def hold() -> None:
+            with engine.connect():
+                await until(lambda: threading.get_ident() != home)
+
+        holding = [asyncio.create_task(hold()) for _ in range(2)]
+        await rounds()
+        with blocking(), engine.connect():
+            pass
+        await asyncio.gather(*holding)
 
     run(main)
 

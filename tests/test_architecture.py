@@ -24,12 +24,14 @@ LINES = {
     "words": "errors contracts outcomes snapshots events",
     "rules": "lifecycles queues lanes throttles shares limits histograms placements thresholds chains courses"
     " sysfs drawings nodes",
-    "machinery": "syscalls probes mailboxes workers alarms drivers asides claims spares tallies takeover loops tasks",
+    "machinery": "syscalls trials probes mailboxes workers alarms drivers asides claims spares tallies takeover loops"
+    " tasks",
     "doors": "residences topology groups definitions surroundings waits lendings regions whereabouts cancellation"
     " errands parking deadlocks holders locks grants semaphores conditions descriptors cleanups expiries futures"
     " handles departures deliveries coroutines homes visits trips migrations programs progress selections scopes"
-    " ledgers turns overflows admissions sharings maps starts hosts pools entrypoints roads runs chainings ways batches"
-    " streams openings readings writings temporaries files folders telemetry monitor cli",
+    " ledgers turns overflows admissions sharings maps starts hosts submissions executors pools entrypoints"
+    " roads runs chainings ways batches streams openings readings writings temporaries files folders"
+    " telemetry monitor cli",
     "face": "__init__",
     "street": "__main__ adapters",
 }

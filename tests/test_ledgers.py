@@ -6,13 +6,14 @@ import asyncio
 import gc
 import sys
 import time
+import weakref
 from typing import Any
 
 import pytest
 
 from tests.conftest import Run
 from tests.workbench import ABANDON, IN_PLACE, ON_WORKER, Gate, forever, rounds, until
-from threadlets import Concurrency, Contract, Pool, PoolStatistics, admissions, threadlet, turns
+from threadlets import Concurrency, Contract, Pool, PoolStatistics, admissions, ledgers, threadlet, turns
 from threadlets.errors import PoolFull
 from threadlets.ledgers import MANY, SAMPLE, TAGS
 
@@ -139,6 +140,32 @@ def test_memory_is_bounded_whatever_the_tags(run: Run) -> None:
         pool._check()
 
     run(main)
+
+
+def test_memory_is_bounded_whatever_the_functions(once: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of functions that are made for each call the last ones are kept; all are counted, by their name."""
+    monkeypatch.setattr(ledgers, "FUNCTIONS", 10)
+
+    async def main() -> None:
+        pool = Pool()
+        part = Pool(parent=pool)
+        gone = []
+        for n in range(30):
+            function = eval("lambda: 1")
+            await (part if n % 3 else pool).start(function)
+            gone.append(weakref.ref(function))
+            del function
+        gc.collect()
+        assert sum(each() is not None for each in gone) <= 20
+        await pool.start(quick)
+        statistics = pool.statistics()
+        assert (statistics.done, statistics.entrypoints["<lambda>"].done) == (31, 30)
+        assert len(pool._tallies) <= 11
+        pool._check()
+        await part.aclose()
+        assert pool.statistics().done == 31
+
+    once(main)
 
 
 def test_memory_stays_flat() -> None:

@@ -10,7 +10,7 @@
 True
 """
 
-from . import errors, files, topology
+from . import errors, events, files, topology
 from .cancellation import checkpoint, holding
 from .chainings import Chain
 from .chains import AEIOU, NaP, arg, ref
@@ -72,6 +72,7 @@ __all__ = [
     "current_threadlet",
     "defer",
     "errors",
+    "events",
     "files",
     "holding",
     "migrate",

@@ -20,10 +20,12 @@ from operator import is_
 from time import monotonic_ns
 from typing import Any, TypeVar, cast
 
+from . import events, trials
 from .cancellation import defers, holds, tell
 from .cleanups import deferred, is_cleaning
 from .definitions import Definition
 from .errors import DeadlineExceeded, NoRunningLoop, PoolClosed, WrongLoop
+from .events import listeners
 from .expiries import seconds_until
 from .handles import Threadlet, make_threadlet
 from .homes import DEPTH, home_of
@@ -84,6 +86,8 @@ class Admission(Overflow):
                 self._keys(tags)  # a throttle that raises does so before anything has happened
             if self._bounded and (full := self._make_room(priority, tags)) is not None:
                 handle = make_threadlet(definition, self, priority, tags, QUEUED, monotonic_ns(), marks)
+                if listeners:
+                    events.tell(events.QUEUED, handle, "pool")
                 cast(Admission, full[0])._drop(handle, full[1])
                 return handle
             if self._root._queue.size or home.must_wait():
@@ -102,6 +106,8 @@ class Admission(Overflow):
             handle = self._make(definition, self, priority, tags, QUEUED, monotonic_ns(), marks)
             handle._keep(args, kwargs, copy_context())
             self._list(handle)
+            if listeners:
+                events.tell(events.QUEUED, handle, "home")
             home.launch(handle)
             return handle
         if definition.is_coroutine:
@@ -114,6 +120,8 @@ class Admission(Overflow):
             )
         handle = self._make(definition, self, priority, tags, QUEUED, now, marks)
         handle._keep(args, kwargs, copy_context())
+        if listeners:
+            events.tell(events.QUEUED, handle, "worker")
         home.send_to_worker(handle)
         return handle
 
@@ -138,8 +146,10 @@ class Admission(Overflow):
         tags: frozenset[Hashable],
     ) -> Threadlet[T]:
         """Start a threadlet that has a deadline, in ns; one that is over by now does not start."""
-        if deadline <= monotonic_ns() and not self._closed:
+        if deadline <= trials.now() and not self._closed:
             handle = make_threadlet(definition, self, priority, tags, QUEUED, monotonic_ns(), TAGGED if tags else 0)
+            if listeners:
+                events.tell(events.QUEUED, handle, "pool")
             self._fail(handle, DeadlineExceeded(f"{handle!r} did not start: its deadline had passed before"))
             return handle
         begin = self._begin_shared if definition.shares else self._begin
@@ -158,7 +168,7 @@ class Admission(Overflow):
     def _make_admitted(self, *args: Any) -> Threadlet[Any]:
         """Make a handle, and note when: a throttle wants to know."""
         handle: Threadlet[Any] = make_threadlet(*args)
-        self._began[handle] = monotonic_ns()
+        self._began[handle] = trials.now()
         return handle
 
     def _wait(
@@ -175,12 +185,14 @@ class Admission(Overflow):
         handle._keep(args, kwargs, self._context())
         self._enroll(handle)
         self._enqueue(handle)
+        if listeners:
+            events.tell(events.QUEUED, handle, "pool")
         return handle
 
     def _arrival(self) -> int:
         """Return the time in ns; for one queue it is never the same twice, so that the queue can go by it."""
         root = self._root
-        root._latest = max(root._latest + 1, monotonic_ns())
+        root._latest = max(root._latest + 1, trials.now())
         return root._latest
 
     def _context(self) -> Context:
@@ -217,8 +229,8 @@ class Admission(Overflow):
             self._claim(throttle, loop)
         self._loop = loop
         self._home = home_of(loop)
-        if self._root is self and self._ranks:
-            self._rerank()
+        if self._root is self:
+            self._set_order()
         self._set_direct()
 
     def _claim(self, throttle: Throttle, loop: Any) -> None:
@@ -284,6 +296,8 @@ class Admission(Overflow):
         self._home.sites.pop(handle, None)  # the target says where
         target._enroll(handle)
         target._enqueue(handle)
+        if listeners:
+            events.tell(events.MOVED, handle, repr(cast("Any", target).name))
         return True
 
     def _limit_time(self, handle: Threadlet[Any], deadline: int | None) -> None:

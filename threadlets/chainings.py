@@ -27,6 +27,7 @@ from .courses import arguments
 from .definitions import Definition, Prepared, check_priority, check_tags
 from .entrypoints import Call, Entrypoint
 from .errors import NoRunningLoop
+from .events import listeners
 from .expiries import deadline_of
 from .handles import Threadlet, make_threadlet
 from .homes import DEPTH
@@ -285,7 +286,7 @@ class Chain(Definition[R_co], Generic[R_co]):
         home = pool._home
         if deadline is not None:
             return pool._begin_by(deadline, self, (run,), None, priority, tags)
-        if not pool._direct or home.turn < 0 or home.depth >= DEPTH:
+        if not pool._direct or home.turn < 0 or home.depth >= DEPTH or listeners:
             return pool._begin(self, (run,), None, priority, tags)
         handle: Threadlet[Any] = make_threadlet(
             self, pool, priority, tags, RUNNING, monotonic_ns(), TAGGED if tags else 0

@@ -30,8 +30,10 @@ from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
+from . import events
 from .cancellation import enter, expire, holds, leave, unexpire
 from .errors import CleanupTimeout
+from .events import listeners
 from .lifecycles import MISSED
 from .outcomes import without_caller
 from .regions import current_threadlet
@@ -159,6 +161,8 @@ class Cleanup:
         self.active = True
         self._began = monotonic_ns()
         enter(self._handle, self)
+        if listeners:
+            events.tell(events.CLEANING, self._handle)
 
     def _end(self, failure: BaseException | None) -> BaseException | None:
         """Return what a threadlet fails with, after its function has ended with this."""

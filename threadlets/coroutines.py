@@ -11,9 +11,11 @@ from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import events
 from .cancellation import holds, tell
 from .cleanups import EXITS, Cleanup, deferred, is_cleaning
 from .deliveries import Deliveries
+from .events import listeners
 from .handles import Threadlet
 from .lifecycles import ADMITTED, ASKED, DONE, FAILED, MISSED, RUNNING, State
 from .tasks import coroutine_of, running_loop, start_task, unlist
@@ -80,6 +82,9 @@ class Coroutines(Deliveries):
             handle._task = coroutine = definition.function(*args, **kwargs) if kwargs else definition.function(*args)
             if self.families or handle._marks & ADMITTED:
                 context = self._in_family(handle, context)
+            if listeners:
+                context = copy_context() if context is None else context
+                context.run(events.tell, events.BEGAN, handle, "in place")
             if context is None:  # a keyword less is 15 ns less; and a task is told by its coroutine, it needs no name
                 task = start_task(coroutine, loop=self.loop, eager_start=True)
             else:
@@ -109,7 +114,7 @@ class Coroutines(Deliveries):
         handle._task = None
         if not finished:
             self._suspend(handle, task, partial(self._end_task, handle, monotonic_ns()))
-        elif handle._marks:
+        elif handle._marks or listeners:
             self.settle(handle, DONE, value)
         else:
             handle._state = DONE  # from running: see lifecycles.STEPS
@@ -137,6 +142,8 @@ class Coroutines(Deliveries):
         handle._marks |= MISSED
         handle.entrypoint.missed += 1
         handle.pool._list(handle)  # type: ignore[union-attr]
+        if listeners:
+            events.tell(events.MISSED, handle, "suspended")
         if handle in holds or handle in self.sheltered:  # it was not listed yet when it entered a block
             unlist(task)
         if handle._marks & ASKED and not is_cleaning(handle):

@@ -17,12 +17,14 @@ from contextvars import Context, ContextVar
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
+from . import events
 from .cancellation import forget, holds
 from .cleanups import clean_up, deferred
 from .errors import DeadlineExceeded
+from .events import listeners
 from .groups import Site, site_of_call
 from .handles import Threadlet
-from .lifecycles import ABANDONED, ASKED, AT_WORKER, CANCELLED, CHANGED, DONE, FAILED, OVERDUE, State
+from .lifecycles import ABANDONED, ASKED, AT_WORKER, CANCELLED, CHANGED, DONE, FAILED, FOLLOWS, OVERDUE, State
 from .mailboxes import Mailbox
 from .outcomes import Failure, as_awaitable, without_caller
 from .placements import TAKEOVER, StallBudget
@@ -101,6 +103,8 @@ class Deliveries:
             switched = switches()
         args, kwargs, context = handle._args, handle._kwargs, handle._context
         handle._move(RUNNING)  # from here on the loop may abandon it, and then it takes these away
+        if listeners:
+            context.run(events.tell, events.BEGAN, handle, "worker")  # type: ignore[union-attr]
         before = context.copy() if context else NOTHING_SET
         here[threading.get_ident()] = handle
         started = monotonic_ns()
@@ -122,6 +126,8 @@ class Deliveries:
         del here[threading.get_ident()]  # a thread has one job at a time, and may end
         blocked = None if switched is None else evidence(switched)[0]
         changed = changes(before, context) if context else None  # type: ignore[arg-type]
+        if listeners:
+            context.run(events.tell, events.LEFT, handle)  # type: ignore[union-attr]
         if not self.mailbox.post((handle, state, value, changed, spent, blocked)):
             logger.debug("%r ended on a worker after its event loop had been closed", handle)
         failure = None
@@ -193,6 +199,8 @@ class Deliveries:
         dropped = handle._finish(state, value)
         handle.pool._ended(handle)  # type: ignore[union-attr]
         del dropped
+        if listeners and not handle._marks & FOLLOWS:
+            events.tell_end(handle, state, value)
 
 
 def _urgency(letter: Letter) -> float:

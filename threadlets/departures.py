@@ -16,9 +16,9 @@ import asyncio
 import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
+from . import trials
 from .cancellation import why
 from .takeover import SAY_SECONDS
 from .tasks import unlist
@@ -49,7 +49,7 @@ async def depart(
 
     Thread: loop. Cancel: point; everything is cancelled by then.
     """
-    finished = monotonic() + finish
+    finished = _now() + finish
     deadline = finished + timeout
     left: list[Threadlet[Any]] = []
     while not left and (busy := list(pools())):
@@ -57,7 +57,7 @@ async def depart(
             pool.close()
             pool._ends = True
             pool.select(state="queued").cancel(reason)
-        if monotonic() < finished:
+        if _now() < finished:
             try:
                 left = await wait_out(busy, finished)
             except BaseException:
@@ -80,22 +80,22 @@ async def wait_out(pools: Collection[Pool], until: float, reason: str | None = N
 
     Thread: loop. Cancel: point.
     """
-    began, patience = monotonic(), SAY_SECONDS
+    began, patience = _now(), SAY_SECONDS
     for _ in range(ROUNDS):
         await asyncio.sleep(0)
     for pool in pools:
         while pool._index:
-            now = monotonic()
+            now = _now()
             if now >= until:
                 return _members(pools)
             try:
                 async with asyncio.timeout(min(until - now, began + patience - now) if reason else until - now):
                     await pool.drain()
             except TimeoutError:
-                if reason and monotonic() >= began + patience:
+                if reason and _now() >= began + patience:
                     patience *= 2
                     left = _members(pools)
-                    tell(f"still waiting for {count_of(left)}, after {monotonic() - began:.0f} s ({reason})", left)
+                    tell(f"still waiting for {count_of(left)}, after {_now() - began:.0f} s ({reason})", left)
     return []
 
 
@@ -131,6 +131,10 @@ def busy_on(loop: asyncio.AbstractEventLoop) -> list[Threadlet[Any]]:
     """Return the threadlets of an event loop that are not final. Thread: loop."""
     home: Home | None = getattr(loop, "_threadlets_home", None)
     return [] if home is None else _members(cast("Collection[Pool]", list(home.busy)))
+
+
+def _now() -> float:
+    return trials.now() / 1e9
 
 
 def _members(pools: Collection[Pool]) -> list[Threadlet[Any]]:

@@ -8,13 +8,17 @@ from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from contextvars import copy_context
 from datetime import datetime
+from itertools import count
 from time import monotonic_ns
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from weakref import WeakValueDictionary
 
+from . import events
 from .cleanups import clean_up, deferred
 from .contracts import Contract
 from .definitions import Definition, Prepared, check_priority, check_tags
 from .errors import NoRunningLoop
+from .events import listeners
 from .expiries import deadline_of
 from .handles import Threadlet, make_threadlet
 from .homes import EXITS
@@ -24,7 +28,7 @@ from .pools import Pool, default_pool
 from .surroundings import changes, here
 from .tasks import running_loop
 
-__all__ = ["Call", "Entrypoint", "threadlet"]
+__all__ = ["Call", "Entrypoint", "known_entrypoints", "threadlet"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -32,6 +36,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)  # what the function itself returns: for a coroutine function, a coroutine
 S = TypeVar("S")
+
+_known: WeakValueDictionary[int, Entrypoint[..., Any]] = WeakValueDictionary()  # those that live
+_numbers = count()
 
 
 class Entrypoint(Definition[R_co], Generic[P, R_co]):
@@ -62,6 +69,7 @@ class Entrypoint(Definition[R_co], Generic[P, R_co]):
         if isinstance(function, (Definition, Prepared)):
             raise TypeError(f"{function!r} is a threadlet already: decorate it once, with all options")
         super().__init__(function, contract=contract, priority=priority, tags=tags)
+        _known[next(_numbers)] = self
         functools.update_wrapper(self, function, updated=())
         for name, value in getattr(function, "__dict__", {}).items():
             if not hasattr(self, name):  # its attributes, but none in place of ours
@@ -246,6 +254,11 @@ def threadlet(
     return make if function is None else make(function)
 
 
+def known_entrypoints() -> list[Entrypoint[..., Any]]:
+    """Return all that were decorated and live, oldest first. Thread: any."""
+    return [each for reference in _known.valuerefs() if (each := reference()) is not None]
+
+
 def _run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Threadlet[Any]:
     """Call a plain function on this thread, where no event loop runs: in a worker, in another function, in a script.
 
@@ -292,19 +305,27 @@ def _run_here(definition: Definition[Any], args: tuple[Any, ...], kwargs: dict[s
             else:
                 here[thread] = before
 
+    if listeners:
+        events.tell(events.BEGAN, handle, "right here")
     try:
         if definition.contract.affinity.startswith("one"):
             value = _call_over_there(definition, call)
         else:
             value = call()
         handle._finish(DONE, value)
-    except EXITS:
+    except EXITS as error:
+        if listeners:
+            events.tell(events.LEFT, handle)
+            events.tell_end(handle, FAILED, error)
         raise
     except CancelledError as error:
         handle._finish(CANCELLED, error.args[0] if error.args else None)
     except BaseException as error:
         failure = as_awaitable(without_caller(error), definition.name)
         handle._finish(FAILED, Failure(failure, definition.name, None))
+    if listeners:
+        events.tell(events.LEFT, handle)
+        events.tell_end(handle, handle._state, handle._value)
     return handle
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from asyncio import AbstractEventLoop, TimerHandle
 from datetime import UTC, datetime
-from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
+from . import trials
 from .queues import PriorityQueue
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ def deadline_of(deadline: float | datetime) -> int:
         raise TypeError(f"deadline={deadline!r}: expected seconds from now, or a datetime with a time zone")
     if deadline != deadline or abs(deadline) == ENDLESS:
         raise ValueError(f"deadline={deadline!r}: expected a finite number of seconds; None: no deadline")
-    return monotonic_ns() + round(max(-LONG, min(deadline, LONG)) * 1e9)
+    return trials.now() + round(max(-LONG, min(deadline, LONG)) * 1e9)
 
 
 def seconds_until(time: int) -> float:
     """Return how many seconds are left until a time of ``time.monotonic_ns()``."""
-    return (time - monotonic_ns()) / 1e9
+    return (time - trials.now()) / 1e9
 
 
 class _Expiry:
@@ -104,7 +104,7 @@ class Expiries:
     def _due(self) -> None:
         """Stop those whose deadlines have passed."""
         self._timer = None
-        now = monotonic_ns()
+        now = trials.now()
         try:
             while self._queue and self._queue.peek().deadline <= now:
                 handle = self._queue.pop().handle

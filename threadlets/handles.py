@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from contextvars import Context
 from datetime import datetime
-from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import trials
 from .cleanups import deferred, is_cleaning
 from .definitions import Definition, check_priority, check_tags
 from .expiries import deadline_of, seconds_until
@@ -121,7 +121,7 @@ class Threadlet(FutureLike[T]):
     @property
     def age(self) -> float:
         """Seconds since it was started by its caller; 0.0 for a coroutine in its first step."""
-        return (monotonic_ns() - self._arrived) / 1e9 if self._arrived else 0.0
+        return max(0, trials.now() - self._arrived) / 1e9 if self._arrived else 0.0
 
     @property
     def node(self) -> Node | Host | None:

@@ -117,7 +117,7 @@ class Histogram:
 
     def merge(self, other: Histogram) -> None:
         """Add all numbers of another histogram. O(its different counts)."""
-        for place, count in other._counts.items():
+        for place, count in other._counts.copy().items():  # another thread may add to it
             self._counts[place] = self._counts.get(place, 0) + count
         self.total += other.total
         self.largest = max(self.largest, other.largest)

@@ -16,7 +16,9 @@ Invariants: what a loop has noted is changed on its own thread. Nothing is noted
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ from .tasks import running_loop
 if TYPE_CHECKING:
     from .homes import Home
 
-__all__ = ["Held"]
+__all__ = ["Held", "all_held"]
 
 Edge = tuple[Any, Any]  # who waits, and for whom
 
@@ -44,6 +46,8 @@ class Held:
         self._line = Line()
         self._noted: dict[asyncio.AbstractEventLoop, tuple[Any, Edge | None]] = {}  # whom it watches, whom it hurries
         self._posted: set[asyncio.AbstractEventLoop] = set()  # loops that are about to look
+        if _known is not None:
+            _known.add(self)
 
     def _owner_ended(self, owner: Any) -> None:
         """Go on without a holder that has ended, if he still holds it."""
@@ -146,6 +150,28 @@ class Held:
         code, instruction = place
         line = next((line for start, end, line in code.co_lines() if start <= instruction < end), None)
         return f"taken at {code.co_filename}:{line}"
+
+
+_known: weakref.WeakSet[Held] | None = None  # all there are, once somebody has asked
+
+
+def all_held() -> list[tuple[Held, Any, str]]:
+    """Return what is held now, by whom, and in words: to see who has ended and not released it. Thread: any.
+
+    The first call looks for it among all objects, but for those that ``gc.freeze`` has put away; from then on each is
+    known from its beginning.
+    """
+    global _known
+    if _known is None:
+        _known = weakref.WeakSet()
+        for each in gc.get_objects():
+            if issubclass(type(each), Held):  # isinstance asks proxies what they stand for
+                _known.add(each)
+    while True:
+        try:
+            return [(held, held._owner, held._taken_by()) for held in list(_known) if held._owner is not None]
+        except RuntimeError:  # another thread has made one meanwhile
+            continue
 
 
 def _loop_of(who: Any) -> asyncio.AbstractEventLoop | None:

@@ -24,11 +24,13 @@ from time import monotonic_ns
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from . import events
 from .cleanups import EXITS, clean_up, deferred, is_cleaning, sweep
 from .coroutines import Coroutines
 from .definitions import Definition
 from .departures import PATIENCE, depart, leave, tell
 from .errors import ContractViolation
+from .events import listeners
 from .expiries import Expiries
 from .handles import Threadlet
 from .lendings import Lendings
@@ -167,11 +169,18 @@ class Home(Coroutines):
             handle.pool._list(handle)  # type: ignore[union-attr]
             if is_cleaning(handle):
                 deferred[handle].limit()
+        if listeners:
+            events.tell(events.MISSED, handle, "taken over")
         if self.pumping is not None:
             self.pumping._rearm()
         self._resume(0, None, 0, None)
         self._first_steps += filter(None, [kept[1]])
-        return partial(self._resume, *kept)
+        return partial(self._come_back, handle, *kept)
+
+    def _come_back(self, handle: Threadlet[Any] | None, *kept: Any) -> None:
+        self._resume(*kept)
+        if listeners:
+            events.tell(events.RESUMED, handle)
 
     def _resume(self, depth: int, starting: Threadlet[Any] | None, unawaited: int, pumping: Turns | None) -> None:
         self.depth, self._starting, self.unawaited, self.pumping = depth, starting, unawaited, pumping
@@ -212,6 +221,8 @@ class Home(Coroutines):
         definition = handle.entrypoint
         definition.on_hosts += 1
         handle._move(RUNNING)
+        if listeners:
+            context.run(events.tell, events.BEGAN, handle, "host")
         try:
             coroutine = host.run(cast(Any, definition), handle._args, handle._kwargs or {}, priority=handle._priority)
             task = asyncio.Task(coroutine, loop=self.loop, context=context)
@@ -235,13 +246,14 @@ class Home(Coroutines):
         if handle._state is not QUEUED or not handle._marks & KEPT or not handle.entrypoint.roams:
             return False
         before = self.workers_of(handle)
-        if not handle._marks & AT_WORKER or before is site.workers:
-            self.sites[handle] = site
-            return True
-        if not before.remove(handle):
+        goes = bool(handle._marks & AT_WORKER) and before is not site.workers
+        if goes and not before.remove(handle):
             return False
         self.sites[handle] = site
-        self.send_to_worker(handle)
+        if listeners:
+            events.tell(events.MOVED, handle, site.workers.name)
+        if goes:
+            self.send_to_worker(handle)
         return True
 
     def in_place(self, definition: Definition[Any]) -> bool:
@@ -252,6 +264,9 @@ class Home(Coroutines):
         self, handle: Threadlet[T], args: tuple[Any, ...], kwargs: dict[str, Any] | None, started: int
     ) -> Threadlet[T]:
         """Call a plain function here and now, as a worker would: with no running loop to be seen. Return the handle."""
+        if listeners:
+            events.tell(events.BEGAN, handle, "in place")
+            started = monotonic_ns()
         definition = handle.entrypoint
         learner = definition.learner
         before = None
@@ -303,12 +318,14 @@ class Home(Coroutines):
             violation = self._learn(definition, spent, before, now)
             failure = failure or violation
         self.unawaited = handle._arrived
+        if listeners:
+            events.tell(events.LEFT, handle)
         if failure is not None:
             try:
                 return self._fail_in_place(handle, failure)
             finally:
                 del handle, failure  # or they would refer to each other, through this frame in the traceback
-        if handle._marks:
+        if handle._marks or listeners:
             self.settle(handle, DONE, value)
         else:
             handle._state = DONE  # from running: see lifecycles.STEPS

@@ -33,6 +33,10 @@ __all__ = ["UNBOUND", "Ledger", "Tally"]
 
 TAGS = 1_000  # arbitrary: how many tags are counted one by one; beyond that the oldest one is forgotten
 
+FUNCTIONS = 1_000  # arbitrary: how many entrypoints are counted one by one, and kept by that
+
+TRIES = 8  # arbitrary: how often figures are read again that were being handed over meanwhile
+
 MANY = 1_000  # arbitrary: so many times are all noted
 SAMPLE = 7  # of the others one in so many, for as many; a prime, not to keep step with what comes in turns
 
@@ -76,15 +80,39 @@ def summary(histogram: Histogram) -> Percentiles:
     if not (histogram.count or histogram.largest):
         return NOTHING
     p50, p90, p99 = (histogram.percentile(percent) / 1e9 for percent in (50, 90, 99))
-    return Percentiles(histogram.count, p50, p90, p99, histogram.largest / 1e9)
+    return Percentiles(histogram.count, p50, p90, p99, histogram.largest / 1e9, histogram.total / 1e9)
 
 
-class Tallies(dict["Definition[Any]", Tally]):
-    """A tally for each entrypoint, made when it is first asked for."""
+class Former:
+    """Stands for entrypoints of one name that are counted together, and are not kept: a lambda made for each call."""
 
-    def __missing__(self, definition: Definition[Any]) -> Tally:
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Tallies(dict["Definition[Any] | Former", Tally]):
+    """A tally for each entrypoint, made when it is asked for; beyond ``FUNCTIONS`` the oldest goes by its name."""
+
+    __slots__ = ("_formers", "_ledger")
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self._ledger = ledger  # None: nobody else reads this one
+        self._formers: dict[str, Former] = {}
+
+    def __missing__(self, definition: Definition[Any] | Former) -> Tally:
+        if self._ledger is not None and len(self) >= FUNCTIONS + len(self._formers):
+            self._forget(self._ledger._line[-1])
         tally = self[definition] = Tally()
         return tally
+
+    def _forget(self, whole: Ledger) -> None:
+        oldest = next(each for each in self if type(each) is not Former)
+        former = self._formers.setdefault(oldest.name, Former(oldest.name))
+        whole._folds += 1
+        self.setdefault(former, Tally()).merge(self.pop(oldest))
+        whole._folds += 1
 
 
 class Ledger:
@@ -118,10 +146,11 @@ class Ledger:
         self._ends = False  # closed by what ends it: those that are in it may still need it
         self._room_waiters: deque[tuple[Future[None], frozenset[Hashable]]] = deque()
         self._drain_waiters: dict[Future[None], Threadlet[Any] | None] = {}
-        self._tallies = Tallies()
+        self._tallies = Tallies(self)
         self._tag_tallies: dict[Hashable, Tally] = {}
         self._shed = self._rejected = self._abandoned = 0
         self._measured = 0  # times that could have been noted
+        self._folds = 0  # of the outermost pool: how often parts have begun to hand over, and have done so; odd: now
         if parent is not None:
             parent._children[self] = None
 
@@ -215,6 +244,8 @@ class Ledger:
         parent = self._parent
         if parent is None or self not in parent._children or self._children or self._index.size or self._abandoned:
             return
+        whole = self._line[-1]
+        whole._folds += 1
         del parent._children[self]
         for definition, tally in self._tallies.items():
             parent._tallies[definition].merge(tally)
@@ -222,6 +253,7 @@ class Ledger:
             parent._tally_of(tag).merge(tally)
         parent._shed += self._shed
         parent._rejected += self._rejected
+        whole._folds += 1
         parent._fold()
 
     # -------------------------------------------------------------------------------------------- capacity
@@ -300,15 +332,31 @@ class Ledger:
                 pool._scope.failed(handle)
                 return
 
+    def _figures(self) -> tuple[Tallies, dict[Hashable, Tally], int, int, int]:
+        """Return what ``_all`` does, and count nothing twice, and leave nothing out. Thread: any.
+
+        Another thread than the loop's may read what a part is just handing over to the whole:
+            reader: reads the whole          loop: adds the part to it, forgets the part
+            reader: finds no part: its figures are in neither
+        So it reads again what has been handed over meanwhile.
+        """
+        whole = self._line[-1]
+        for _ in range(TRIES):
+            before = whole._folds
+            figures = self._all()
+            if whole._folds == before and not before & 1:
+                break
+        return figures
+
     def _all(self) -> tuple[Tallies, dict[Hashable, Tally], int, int, int]:
         """Return the figures of this pool and its parts, by entrypoint and by tag; shed, rejected, abandoned."""
         entrypoints, tags = Tallies(), dict[Hashable, Tally]()
         shed, rejected, abandoned = self._shed, self._rejected, self._abandoned
-        for definition, tally in self._tallies.items():
+        for definition, tally in self._tallies.copy().items():  # copies: the loop may change them meanwhile
             entrypoints[definition].merge(tally)
-        for tag, tally in self._tag_tallies.items():
+        for tag, tally in self._tag_tallies.copy().items():
             tags.setdefault(tag, Tally()).merge(tally)
-        for child in self._children:
+        for child in self._children.copy():
             theirs = child._all()
             for definition, tally in theirs[0].items():
                 entrypoints[definition].merge(tally)

@@ -29,9 +29,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from functools import partial
-from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
+from . import trials
 from .lifecycles import ADMITTED, TIED
 from .placements import TURN
 from .throttles import Throttle
@@ -121,7 +121,7 @@ class Lendings:
         """Start a queued threadlet if somebody vouches for it; False if not."""
         pool: Turns = handle.pool  # type: ignore[assignment]
         self.forget(handle)
-        now = monotonic_ns()
+        now = trials.now()
         try:
             keys = pool._keys(handle._tags)
             places = self._places(handle, pool, keys, now)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, cast
 
+from . import events
 from .errors import PoolFull, Shed
+from .events import listeners
 from .handles import Threadlet
 from .ledgers import Ledger
-from .lifecycles import AT_WORKER, FAILED, KEPT, QUEUED
+from .lifecycles import AT_WORKER, FAILED, FOLLOWS, KEPT, QUEUED
 from .outcomes import Failure
 from .turns import Turns
 
@@ -78,6 +80,8 @@ class Overflow(Turns):
         else:
             self._forget(handle)
         del dropped
+        if listeners and not handle._marks & FOLLOWS:
+            events.tell_end(handle, FAILED, error)
 
     def _ended(self, handle: Threadlet[Any]) -> None:
         raise NotImplementedError

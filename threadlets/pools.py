@@ -4,32 +4,39 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from itertools import count
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple, cast
+from weakref import WeakValueDictionary
 
 from .definitions import check_seconds, check_tags, resolve
 from .departures import depart, tell
 from .errors import CloseTimeout, PoolClosed
+from .executors import Executing
 from .handles import Threadlet
-from .hosts import Host, Hosting
+from .hosts import Host
 from .ledgers import UNBOUND, Tally, summary
 from .lifecycles import FINAL, LISTED, State
 from .scopes import Scope
-from .selections import Criteria, Selection
+from .selections import Selection
 from .snapshots import PoolStatistics
 from .tasks import running_loop
 from .throttles import Throttle
 from .topology import Node
 
-__all__ = ["Pool", "default_pool"]
+__all__ = ["Pool", "default_pool", "named_pools"]
 
 T = TypeVar("T")
 S = TypeVar("S")
 _NO_TAGS: Iterable[Hashable] = ()
 Ts = TypeVarTuple("Ts")
 
+# The pools that have a name, as long as they live. A scope made for one request has none, and does not pay for this.
+_named: WeakValueDictionary[int, Pool] = WeakValueDictionary()
+_numbers = count()
 
-class Pool(Hosting):
+
+class Pool(Executing):
     """Work that is not finished, under throttles.
 
     Use it as a scope, ``async with Pool(...) as pool:``, which waits for everything at its end; or make it outside of
@@ -63,7 +70,7 @@ class Pool(Hosting):
             elsewhere than the host's pool that it is a part of.
         PoolClosed: If the parent is closed.
 
-    Thread: loop, for every method. A pool belongs to the loop on which it is first used.
+    Thread: loop, for every method but ``statistics()``. A pool belongs to the loop on which it is first used.
     """
 
     def __init__(
@@ -122,6 +129,8 @@ class Pool(Hosting):
         self._sheds = sheds
         super().__init__(throttles, parent, capacity, tag_capacity, sheds, order == "deadline", aging)
         self._cancels_on_failure = on_failure == "cancel"
+        if name is not None:
+            _named[next(_numbers)] = self
 
     def _part_at(self, host: Host) -> Pool:
         """Return the part of this pool for those that are moved to a host. It may be made although this is closed."""
@@ -204,23 +213,31 @@ class Pool(Hosting):
                 )
         if self._loop is not UNBOUND and running_loop() is not self._loop:
             self._bind()
-        return Criteria(self, definition, tag, None if state is None else State(state), where)
+        return self._criteria(definition, tag, None if state is None else State(state), where)
 
     def cancel(self, reason: object = None) -> int:
         """Cancel everything in the pool; return how many threadlets could be cancelled. New ones may be started."""
         return self.select().cancel(reason)
 
     def statistics(self) -> PoolStatistics:
-        """Return a frozen snapshot; times and counts are those of the parts, too. O(entrypoints + tags)."""
-        by_definition, by_tag, shed, rejected, abandoned = self._all()
+        """Return a frozen snapshot; times and counts are those of the parts, too. O(entrypoints + tags).
+
+        Thread: any. To another one than the loop's, a threadlet that just goes on may be in two figures, or in none.
+        """
+        by_definition, by_tag, shed, rejected, abandoned = self._figures()
         total, by_name = Tally(), dict[str, Tally]()
         for definition, tally in by_definition.items():
             total.merge(tally)
             by_name.setdefault(definition.name, Tally()).merge(tally)
-        queued = self._queued()
+        size = len(self._index)
+        try:
+            queued = self._queued()
+        except RuntimeError:  # another thread has looked, and the loop has changed the queue meanwhile
+            queued = size - len(self._work) - len(self._tasks) - len(self._followers)
+        queued = max(0, min(queued, size))
         return PoolStatistics(
             queued=queued,
-            admitted=len(self._index) - queued,
+            admitted=size - queued,
             done=total.done,
             failed=total.failed,
             cancelled=total.cancelled,
@@ -372,3 +389,8 @@ def default_pool(loop: AbstractEventLoop) -> Pool:
         pool._bind()
         loop._threadlets_pool = pool  # type: ignore[attr-defined]
     return pool
+
+
+def named_pools() -> list[Pool]:
+    """Return the pools that have a name, also those of calls that name none ("default"), oldest first. Thread: any."""
+    return [pool for reference in _named.valuerefs() if (pool := reference()) is not None]

@@ -166,7 +166,7 @@ class Sharing(Admission):
         """Return what the queue is in the order of."""
         urgency = super()._urgency(handle)
         if handle._marks & CARRIES and self._root._by_deadline:
-            return self._runs[handle].deadline, urgency[1]
+            return (self._runs[handle].deadline, *urgency[1:])
         return urgency
 
     def _move(self, handle: Threadlet[Any], target: Admission) -> bool:
@@ -266,7 +266,8 @@ class Sharing(Admission):
 
         O(those that share runs), and what it takes without them.
         """
-        carriers = [follower._task.carrier for follower in self._followers if follower._task]  # none: it ends just now
+        runs = [follower._task for follower in self._followers.copy()]
+        carriers = [run.carrier for run in runs if run]  # none: it ends just now
         waiting = [carrier for carrier in carriers if carrier is not None and carrier.is_queued_in_pool()]
         return super()._queued() + len(waiting) - len(set(waiting))
 

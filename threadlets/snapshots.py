@@ -49,6 +49,7 @@ class Percentiles:
         p90: 90 % took no longer.
         p99: 99 % took no longer.
         most: None took longer.
+        total: What they took together; of a sample, an estimate, as ``count``.
     """
 
     count: int
@@ -56,6 +57,7 @@ class Percentiles:
     p90: float
     p99: float
     most: float
+    total: float = 0.0
 
 
 NOTHING = Percentiles(0, 0.0, 0.0, 0.0, 0.0)

@@ -50,7 +50,9 @@ from contextvars import Context
 from time import monotonic_ns
 from typing import Any
 
+from . import events
 from .cancellation import holds, tell
+from .events import listeners
 from .handles import Threadlet
 from .homes import home_of
 from .mailboxes import calls_of
@@ -152,6 +154,7 @@ class Trip:
         self._wake, self._context = wake, context
         self.handle = self._home.current(self.task)
         trips.add(self)
+        self.tell_move(self.place)
         if isinstance(self._coroutine, types.CoroutineType):
             self.go(self.place)
         else:  # it cannot be asked whether it has taken a step: see run_on_worker
@@ -171,6 +174,12 @@ class Trip:
         except RuntimeError as error:  # no thread can be started, the loop is closed
             self.error = error
             self.go(HOME)
+
+    def tell_move(self, place: Place) -> None:
+        """Tell those who listen where a threadlet goes. Thread: the one that drives it."""
+        if listeners and self.handle is not None:
+            name = "home" if place is None else place.name if isinstance(place, WorkerGroup) else repr(place)
+            events.tell(events.MOVED, self.handle, name)
 
     def _urgency(self) -> float:
         """Return the priority in the line for a worker: who holds a lock goes first, for others wait for him."""
@@ -314,6 +323,7 @@ class Trip:
     def _go_on(self, brought: Any) -> None:
         """Do what the coroutine wants that has yielded this: the last act of a step."""
         if type(brought) is Move:
+            self.tell_move(brought.place)
             self.go(brought.place)
         elif brought is None:
             self._again_soon()

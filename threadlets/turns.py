@@ -21,6 +21,8 @@ from functools import partial
 from time import monotonic_ns
 from typing import Any
 
+from . import events, trials
+from .events import listeners
 from .handles import Threadlet
 from .lanes import Lane, Lanes
 from .ledgers import Ledger
@@ -49,6 +51,7 @@ class Turns(Ledger):
     """The queue of one pool, or its part of it."""
 
     _parent: Turns | None
+    _tie: Callable[[], float] | None = None  # in a trial: the order of equals
 
     def __init__(
         self,
@@ -137,7 +140,7 @@ class Turns(Ledger):
             return
         now = began = 0
         if self._clocked:
-            now = monotonic_ns()
+            now = trials.now()
             began = self._began.pop(handle, now)
         keys = self._keys_of.get(handle._tags) if self._keyed else self._no_keys
         if keys is None:  # forgotten: there are many sets of tags
@@ -162,7 +165,7 @@ class Turns(Ledger):
 
     def _now(self) -> int:
         """Return the time in ns, if a throttle wants to know."""
-        return monotonic_ns() if self._clocked else 0
+        return trials.now() if self._clocked else 0
 
     def _tell(self, message: str, error: BaseException) -> None:
         self._home.loop.call_exception_handler({"message": message, "exception": error})
@@ -191,7 +194,17 @@ class Turns(Ledger):
                 urgency += (handle._arrived - root._epoch) / 1e9 / root._aging
             except OverflowError:  # a whole number that no float can hold
                 urgency = ENDLESS if urgency > 0 else -ENDLESS
-        return (self._home.expiries.get(handle), urgency) if root._by_deadline else urgency
+        tie = () if root._tie is None else (root._tie(),)
+        if root._by_deadline:
+            return (self._home.expiries.get(handle), urgency, *tie)
+        return (urgency, *tie) if tie else urgency
+
+    def _set_order(self) -> None:
+        """Begin to keep the order, when the outermost pool is bound: a trial may say in which one equals start."""
+        if trials.tie is not None:
+            self._tie, self._strict = trials.tie, False
+        if self._ranks:
+            self._rerank()
 
     def _lane(self, handle: Threadlet[Any]) -> LaneKey:
         """Return the key of the lane that a threadlet belongs to."""
@@ -266,7 +279,7 @@ class Turns(Ledger):
         queue = self._queue
         try:
             while queue.size and home.turn >= 0:
-                now = monotonic_ns()
+                now = trials.now()
                 lane = self._next(now)
                 if lane is None:
                     break
@@ -295,6 +308,8 @@ class Turns(Ledger):
         if self._clocked:
             self._began[handle] = now
         self._waited(handle, max(0, now - handle._arrived))
+        if listeners:
+            events.tell(events.ADMITTED, handle)
         self._home.launch(handle)
 
     def _next(self, now: int) -> Place | None:

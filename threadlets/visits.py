@@ -160,6 +160,7 @@ class Visitor:
         else:
             if isinstance(error, CancelledError):  # by its own code, within its last step
                 trip.asked = error.args
+            trip.tell_move(goal.place)
             trip.go(goal.place)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from types import FrameType
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from .claims import is_ours
 from .surroundings import here, outermost
 from .tasks import coroutine_of
+from .workers import WorkerGroup
 
 if TYPE_CHECKING:
     from .handles import Threadlet
 
-__all__ = ["place_of", "stack_of", "stack_of_task"]
+__all__ = ["at_work", "place_of", "stack_of", "stack_of_task"]
 
+SERVE = WorkerGroup._serve.__code__  # the life of a worker thread
 ASYNCIO = os.path.dirname(asyncio.__file__)
 FRAMES = ("cr_frame", "gi_frame", "ag_frame")
 AWAITED = ("cr_await", "gi_yieldfrom", "ag_await")
@@ -34,6 +37,22 @@ def stack_of_task(task: asyncio.Task[Any]) -> list[str]:
     """Return the same for a task that is suspended. Thread: loop."""
     frames = _awaiting(coroutine_of(task))
     return traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format()
+
+
+def at_work() -> list[tuple[threading.Thread, Threadlet[Any] | None, list[str]]]:
+    """Return the worker threads that run something: each with whose function that is, and its stack. Thread: any."""
+    threads = {thread.ident: thread for thread in threading.enumerate()}
+    found = []
+    for number, innermost in sys._current_frames().items():
+        frames: list[FrameType] = []
+        frame: FrameType | None = innermost
+        while frame is not None and frame.f_code is not SERVE:
+            frames.insert(0, frame)
+            frame = frame.f_back
+        if frame is not None and number in threads and frames and frames[0].f_code.co_name == "run_on_worker":
+            stack = traceback.StackSummary.extract((each, each.f_lineno) for each in _theirs(frames))
+            found.append((threads[number], outermost(here.get(number)), stack.format()))
+    return found
 
 
 def place_of(handle: Threadlet[Any]) -> str:
@@ -61,6 +80,11 @@ def _frames(handle: Threadlet[Any]) -> list[FrameType]:
                 break
     elif task is not None and hasattr(task, "get_coro"):
         frames += _awaiting(coroutine_of(task))
+    return _theirs(frames)
+
+
+def _theirs(frames: list[FrameType]) -> list[FrameType]:
+    """Return frames without ours at either end."""
     theirs = [place for place, frame in enumerate(frames) if not is_ours(frame)]
     return frames[theirs[0] : theirs[-1] + 1] if theirs else frames
 

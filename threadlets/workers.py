@@ -33,7 +33,7 @@ from typing import Any, Protocol, TypeVar, cast
 from .queues import PriorityQueue, Queueable
 from .syscalls import bind_thread, cpus_of_process
 
-__all__ = ["Job", "WorkerGroup", "named_group", "roam", "serving_group", "shared_group"]
+__all__ = ["Job", "WorkerGroup", "are_busy", "named_group", "roam", "serving_group", "shared_group", "worker_groups"]
 
 logger = logging.getLogger("threadlets")
 
@@ -349,12 +349,29 @@ def shared_group() -> WorkerGroup:
     return _shared
 
 
+def worker_groups() -> list[WorkerGroup]:
+    """Return all groups that live. Thread: any."""
+    while True:
+        try:
+            return sorted(_groups, key=lambda group: group.name)
+        except RuntimeError:  # another thread has just made one
+            continue
+
+
 def named_group(name: str) -> WorkerGroup:
     """Return the group of one lasting thread that has this name; the same one for the same name."""
     group = _named.get(name)
     if group is None:
         group = _named.setdefault(name, WorkerGroup(name, limit=1, idle_seconds=None))
     return group
+
+
+def are_busy() -> bool:
+    """Say whether any group's thread has work, or work waits for one: but for threads that wait for others.
+
+    Thread: any. What is submitted goes from *waiting* to *busy*, so that is the order in which to look.
+    """
+    return any(group.waiting or group.busy > group._lent + group._stalled for group in worker_groups())
 
 
 def serving_group() -> WorkerGroup | None:
