@@ -9,8 +9,9 @@ copied from there, so that they import what is installed. They run with a config
 if it is about something that was left open, never awaited, or that failed where nobody saw it. Tests of trio are left
 out. What fails for want of a network, or because root may do everything, fails without the adapters, too.
 
-blockbuster, which Starlette, anyio and aiohttp use if it is there, is hidden from them: it forbids blocking calls on
-the thread of a running loop, which is where a threadlet runs. --blockbuster shows it.
+blockbuster, which Starlette, anyio and aiohttp use if it is there, is hidden from them: it forbids calls such as
+os.stat on the thread of a running loop, and our file operations make some there that do not wait. --blockbuster
+shows it.
 
 This file is also the plugin that pytest loads in each process: it makes the changes before a test module is imported,
 and writes down how each test began and ended. A test that hangs or crashes ends its process; what is left runs in
@@ -89,7 +90,7 @@ WORDS = "expects other words of the same error"
 SUITES = {
     "starlette": Suite(
         ("anyio", "starlette"),
-        "httpx2 itsdangerous jinja2 python_multipart yaml opentelemetry.sdk",
+        "httpx2 itsdangerous jinja2 opentelemetry.sdk python_multipart trio yaml",
         (
             Known(
                 "counts the files that anyio opens; ours opens them itself",
@@ -465,7 +466,7 @@ def main() -> int:
     parser.add_argument("--stock", action="store_true", help="without the adapters: compare the loops alone")
     parser.add_argument("--only", action="append", metavar="TEST", help="a file or a test, as pytest names it")
     parser.add_argument("--known", action="store_true", help="list what is known to fail, too")
-    parser.add_argument("--blockbuster", action="store_true", help="let the tests forbid blocking calls in place")
+    parser.add_argument("--blockbuster", action="store_true", help="let the tests use blockbuster")
     parser.add_argument("--source", type=Path, metavar="FOLDER", help="sources, unpacked; else pip gets them")
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keep what pip gets here, for the next time")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (%(default)s)")

@@ -1,5 +1,6 @@
 """Threadlets for asyncio: functions that run in place until they would block.
 
+>>> from threadlets import run, threadlet
 >>> @threadlet
 ... def load(path):
 ...     with open(path) as file:
@@ -8,81 +9,37 @@
 ...     return len(await load(__file__)) > 0
 >>> run(main())
 True
+
+What is public is in ``face``, and imported when the first name is asked for: pytest imports this package in every run,
+to ask its plugin for options, and who does not use it need not wait for the rest.
 """
 
-from . import errors, events, files, topology
-from .cancellation import checkpoint, holding
-from .chainings import Chain
-from .chains import AEIOU, NaP, arg, ref
-from .cleanups import defer
-from .conditions import Condition, Event
-from .contracts import Contract
-from .descriptors import checkpoint_wait
-from .entrypoints import Call, Entrypoint, threadlet
-from .errands import call_async
-from .handles import Threadlet
-from .hosts import Host
-from .limits import Adaptive
-from .locks import Lock
-from .loops import EventLoop, new_event_loop
-from .migrations import migrate, offload
-from .pools import Pool
-from .programs import run
-from .progress import Progress
-from .regions import blocking, current_threadlet, pinned
-from .selections import Selection
-from .semaphores import Semaphore
-from .shares import FairShare, PerTag
-from .snapshots import EntrypointStatistics, GroupStatistics, Percentiles, PoolStatistics, TakeoverStatistics
-from .throttles import Concurrency, Rate, Throttle
-
-__all__ = [
-    "AEIOU",
-    "Adaptive",
-    "Call",
-    "Chain",
-    "Concurrency",
-    "Condition",
-    "Contract",
-    "Entrypoint",
-    "EntrypointStatistics",
-    "Event",
-    "EventLoop",
-    "FairShare",
-    "GroupStatistics",
-    "Host",
-    "Lock",
-    "NaP",
-    "PerTag",
-    "Percentiles",
-    "Pool",
-    "PoolStatistics",
-    "Progress",
-    "Rate",
-    "Selection",
-    "Semaphore",
-    "TakeoverStatistics",
-    "Threadlet",
-    "Throttle",
-    "arg",
-    "blocking",
-    "call_async",
-    "checkpoint",
-    "checkpoint_wait",
-    "current_threadlet",
-    "defer",
-    "errors",
-    "events",
-    "files",
-    "holding",
-    "migrate",
-    "new_event_loop",
-    "offload",
-    "pinned",
-    "ref",
-    "run",
-    "threadlet",
-    "topology",
-]
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if _TYPE_CHECKING:
+    from .face import *  # noqa: F403
+    from .face import __all__ as __all__
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import all that is public, and keep it here; a room that is asked for by its name, by itself."""
+        from importlib import import_module
+        from importlib.util import find_spec
+
+        if name != "__all__" and name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if find_spec(f"{__name__}.{name}") is not None:
+            return import_module(f"{__name__}.{name}")
+        face = import_module(f"{__name__}.face")
+        globals().update({each: getattr(face, each) for each in (*face.__all__, "__all__")})
+        try:
+            return globals()[name]
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+    def __dir__() -> list[str]:
+        from .face import __all__ as names
+
+        return sorted({*globals(), *names})
