@@ -123,6 +123,24 @@ def test_call_async_from_threadlets(run: Run) -> None:
     run(main)
 
 
+def test_call_async_of_an_entrypoint(run: Run) -> None:
+    """It is a threadlet of the loop, in the context of whoever calls."""
+
+    @threadlet
+    async def double(number: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * number
+
+    @threadlet(contract=Contract(blocks="always"))
+    def calls() -> int:
+        return call_async(double, 4) + call_async(double.using(tags={"a"}), 1)
+
+    async def main() -> None:
+        assert await calls() == 10
+
+    run(main)
+
+
 def test_call_async_in_place_on_another_loop(run: Run) -> None:
     """In place, where the loop cannot go on, it says so and what to do; also in an unguarded function."""
 

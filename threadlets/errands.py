@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
 from .cancellation import parked, raise_if_asked
+from .definitions import Definition, Prepared
 from .errors import NoRunningLoop
 from .regions import current_threadlet, me, region_here
 from .surroundings import changes, here, trip_here, waiting
@@ -28,7 +29,7 @@ logger = logging.getLogger("threadlets")
 class _Errand:
     """An async function that a synchronous one waits for on another thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, function: Callable[..., Coroutine[Any, Any, T]], args: Any):
+    def __init__(self, loop: asyncio.AbstractEventLoop, function: Callable[..., Awaitable[T]], args: Any):
         self.loop = loop
         self.function = function
         self.args = args
@@ -45,7 +46,9 @@ class _Errand:
     def start(self) -> None:
         """Make the task. Thread: loop."""
         try:
-            self.task = self.loop.create_task(self.function(*self.args), context=self.context)
+            is_entrypoint = isinstance(self.function, (Definition, Prepared))
+            coroutine: Any = _call(self.function, self.args) if is_entrypoint else self.function(*self.args)
+            self.task = self.loop.create_task(coroutine, context=self.context)
         except BaseException as error:
             self.error = error
             self.ended.release()
@@ -94,7 +97,7 @@ class _Errand:
             raise raised
 
 
-def call_async(function: Callable[..., Coroutine[Any, Any, T]], /, *args: Any) -> T:
+def call_async(function: Callable[..., Awaitable[T]], /, *args: Any) -> T:
     """Call an async function on the event loop and wait for its result: a way to await from synchronous code.
 
     From a threadlet on a worker thread, or from a region: ``with blocking():``, or a threadlet in place, on a loop that
@@ -102,7 +105,7 @@ def call_async(function: Callable[..., Coroutine[Any, Any, T]], /, *args: Any) -
     is set here when it ends.
 
     Args:
-        function: An async function.
+        function: An async function, or an entrypoint.
         args: Its arguments.
 
     Returns:
@@ -161,6 +164,11 @@ def call_async(function: Callable[..., Coroutine[Any, Any, T]], /, *args: Any) -
         raise errand.error
     result: T = errand.task.result()
     return result
+
+
+async def _call(function: Callable[..., Any], args: Any) -> Any:
+    """Await an entrypoint, which makes no coroutine but a threadlet, and does so in the context that it finds."""
+    return await function(*args)
 
 
 def _apply(before: Context, after: Context) -> None:
