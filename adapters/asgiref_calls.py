@@ -2,7 +2,7 @@
 
 Why: where a function runs is learned from its calls. But ``sync_to_async(function)`` is often written where it is
 called, of a lambda, a partial or a method that is made there, too. So what is learned is kept with the code that a
-callable comes to, below partials, methods and decorators that say what they wrap.
+callable comes to (see ``callables``).
 
 A call does what asgiref does on its thread (``SyncToAsync.thread_handler``), and leaves thread-locals as it has found
 them, since a worker, and more so the thread of a loop, serves others.
@@ -22,7 +22,6 @@ import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
-from types import BuiltinFunctionType, ModuleType
 from typing import Any
 
 from asgiref.sync import SyncToAsync, _restore_context
@@ -30,12 +29,12 @@ from asgiref.sync import SyncToAsync, _restore_context
 from threadlets import Contract, Entrypoint
 from threadlets.regions import region_here
 
-__all__ = ["AWAY", "HOME", "KNOWN", "LEARNED", "Call", "Entry", "entry_of", "make_way"]
+from .callables import Known, parts_of, unwrap
+
+__all__ = ["AWAY", "HOME", "LEARNED", "Call", "Entry", "entry_of", "make_way"]
 
 logger = logging.getLogger("threadlets")
 
-KNOWN = 1024  # arbitrary: functions whose placement is remembered; of more, the first to come is forgotten
-WRAPPED = 8  # arbitrary: decorators around a function that are looked through
 LEARNED = Contract(cancel="abandon")
 AWAY = Contract(cancel="abandon", blocks="always")
 HOME = Contract(cancel="abandon", affinity="home")
@@ -50,12 +49,11 @@ class Entry:
         apart: Whether the next call is to be in a task of its own.
     """
 
-    __slots__ = ("_kept", "_warned", "apart", "entrypoint", "name")
+    __slots__ = ("_warned", "apart", "entrypoint", "name")
 
-    def __init__(self, name: str, kept: tuple[Any, ...], contract: Contract) -> None:
+    def __init__(self, name: str, contract: Contract) -> None:
         self.name = name
         self.apart = contract is not AWAY
-        self._kept = kept  # as long as it is known by their addresses
         self._warned = False
         self.entrypoint = self._made(contract)
 
@@ -87,39 +85,17 @@ class Entry:
         )
 
 
-entries: dict[tuple[int, ...], Entry] = {}
+entries: Known[Entry] = Known()
 
 
 def entry_of(function: Any, contract: Contract) -> Entry:
     """Return what is known of a function under one of the contracts of this room. Thread: any."""
-    kept = _code_of(function)
-    key = (id(contract), *map(id, kept))
-    entry = entries.get(key)
-    if entry is None:
-        while len(entries) >= KNOWN:
-            entries.pop(next(iter(list(entries))), None)
-        while isinstance(function, partial):
-            function = function.func
-        name = getattr(function, "__qualname__", None) or type(function).__qualname__
-        entry = entries.setdefault(key, Entry(str(name), kept, contract))
-    return entry
 
+    def make() -> Entry:
+        base = unwrap(function)
+        return Entry(str(getattr(base, "__qualname__", None) or type(base).__qualname__), contract)
 
-def _code_of(function: Any) -> tuple[Any, ...]:
-    """Return what is the same for all callables that do the same."""
-    kept: list[Any] = []
-    while function is not None and len(kept) < WRAPPED:
-        while isinstance(function, partial):
-            function = function.func
-        if isinstance(function, BuiltinFunctionType) and not isinstance(function.__self__, (ModuleType, type)):
-            return (*kept, getattr(type(function.__self__), function.__name__, function))  # file.write
-        function = getattr(function, "__func__", function)
-        code = getattr(function, "__code__", None)
-        if code is None and not isinstance(function, (type, BuiltinFunctionType)):
-            code = getattr(type(function).__call__, "__code__", None) or type(function)
-        kept.append(function if code is None else code)
-        function = getattr(function, "__wrapped__", None)
-    return tuple(kept)
+    return entries.of(parts_of(function), make, id(contract))
 
 
 class Call:

@@ -23,14 +23,19 @@ import threading
 from collections.abc import Callable, Hashable, Iterator
 from concurrent import futures
 from functools import partial
+from inspect import CO_GENERATOR
 from types import BuiltinFunctionType, CodeType, FunctionType, GeneratorType, MethodType, ModuleType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from threadlets import Contract, Entrypoint
 
-__all__ = ["Site", "carried_by", "site_of", "unwrap"]
+__all__ = ["Known", "Parts", "Site", "carried_by", "parts_of", "site_of", "unwrap"]
+
+T = TypeVar("T")
+Parts = tuple[tuple[Any, str], ...]
 
 CARRIERS = ("function", "func", "call")  # keywords by which wrappers are told what to call: FastAPI's, asgiref's
+WRAPPED = 8  # arbitrary: decorators around a function that are looked through
 KNOWN = 4096  # arbitrary: sites, of less than 2 KiB each
 LOOKED_AT = 64  # arbitrary: functions of the same module that are looked into for one
 
@@ -68,10 +73,9 @@ class Site:
         waits: It waits for the event loop.
     """
 
-    __slots__ = ("_entrypoints", "_known", "module", "name", "waits")
+    __slots__ = ("_entrypoints", "module", "name", "waits")
 
-    def __init__(self, known: Any, name: str, module: str, waits: bool) -> None:
-        self._known = known  # kept, so that what it is known by is nobody else's meanwhile
+    def __init__(self, name: str, module: str, waits: bool) -> None:
         self.name = name
         self.module = module
         self.waits = waits
@@ -92,7 +96,26 @@ class Site:
             return entrypoint
 
 
-_sites: dict[Any, Site] = {}
+class Known(Generic[T]):
+    """What is known of callables: at most so many, the first to come goes first. Thread: any."""
+
+    def __init__(self, most: int = KNOWN) -> None:
+        self._most = most
+        self._found: dict[Any, tuple[T, Parts]] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def of(self, parts: Parts, make: Callable[[], T], more: Hashable = None) -> T:
+        """Return what is known by these parts, and by something more; make it, if it is not known yet."""
+        key = more, *[(id(what) if isinstance(what, CodeType) else what, name) for what, name in parts]
+        try:
+            return self._found[key][0]
+        except KeyError:
+            while len(self._found) >= self._most:
+                self._found.pop(next(iter(list(self._found))), None)
+            # With the parts, so that what it is known by is nobody else's meanwhile.
+            return self._found.setdefault(key, (make(), parts))[0]
 
 
 def unwrap(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,28 +135,29 @@ def carried_by(function: Callable[..., Any]) -> Callable[..., Any] | None:
     return None
 
 
-def site_of(function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Site:
-    """Return the site of a callable that is about to be called with these positional arguments. Thread: any."""
+def parts_of(function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Parts:
+    """Return what is the same for all callables that do the same: code, or what stands for it, and names.
+
+    That of the function inside of partials and methods; of the functions that it says it wraps; of one that it is
+    handed to be called; of the generator that it advances.
+    """
     carried = None
     if isinstance(function, partial):
         carried = carried_by(function)
         args = function.args + args
         function = unwrap(function)
-    known, name = _known(function, args[0] if args else None)
-    key: Any = (id(known) if isinstance(known, CodeType) else known, name)
-    if carried is not None:
-        known = known, (inner := _known(carried, None))[0]
-        key = key, (id(known[1]) if isinstance(known[1], CodeType) else known[1], inner[1])
-    try:
-        return _sites[key]
-    except KeyError:
-        if len(_sites) >= KNOWN:
-            _sites.pop(next(iter(_sites)), None)
-        return _sites.setdefault(key, _make(carried or function, known))
+    part = _part_of(function, args[0] if args else None)
+    inner = getattr(function, "__wrapped__", None)
+    if inner is None and carried is None:
+        return (part,)
+    parts = [part]
+    while inner is not None and len(parts) < WRAPPED:
+        parts.append(_part_of(unwrap(inner), None))
+        inner = getattr(inner, "__wrapped__", None)
+    return (*parts, *parts_of(carried)) if carried is not None else tuple(parts)
 
 
-def _known(function: Callable[..., Any], first: Any) -> tuple[Any, str]:
-    """Return what a callable is known by, and the name of its part in that."""
+def _part_of(function: Callable[..., Any], first: Any) -> tuple[Any, str]:
     name = ""
     known: Any = getattr(function, "__code__", None)  # of a bound method, too
     if isinstance(function, MethodType):
@@ -150,32 +174,54 @@ def _known(function: Callable[..., Any], first: Any) -> tuple[Any, str]:
     return type(function) if known is None else known, name
 
 
-def _make(function: Callable[..., Any], known: Any) -> Site:
-    plain = function.__func__ if isinstance(function, MethodType) else function
-    if isinstance(known, CodeType):
-        name = known.co_name
-    else:
-        name = getattr(plain, "__name__", None) or type(plain).__name__
-    module = getattr(plain, "__module__", None) or type(plain).__module__
-    codes = _codes(getattr(plain, "function", plain), known)  # an entrypoint's is there
-    waits = (
-        plain in WAITING
-        or (isinstance(known, tuple) and known[0] in LOCKS)
-        or any(
+_sites: Known[Site] = Known()
+
+
+def site_of(function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Site:
+    """Return the site of a callable that is about to be called with these positional arguments. Thread: any."""
+    parts = parts_of(function, args)
+    return _sites.of(parts, lambda: _make(function, parts))
+
+
+def _make(function: Callable[..., Any], parts: Parts) -> Site:
+    callables = list(_chain(function))
+    shown = carried_by(function) or callables[0]
+    name = getattr(shown, "__name__", None) or type(shown).__name__
+    for known, part in parts:
+        if part and isinstance(known, CodeType) and known.co_flags & CO_GENERATOR:  # which is advanced
+            name = known.co_name
+    module = getattr(shown, "__module__", None) or type(shown).__module__
+    builtin = [known[0] for known, _ in parts if isinstance(known, tuple)]
+    waits = any(each in WAITING for each in callables) or any(each in LOCKS for each in builtin)
+    if not waits:
+        codes = [code for each in callables for code in _codes(each)]
+        codes += [known for known, _ in parts if isinstance(known, CodeType)]
+        waits = any(
             WAITS & {*code.co_names} or WORDS & {*code.co_names, *code.co_freevars, *code.co_varnames} for code in codes
         )
-    )
-    return Site(known, name, module, waits)
+    return Site(name, module, waits)
 
 
-def _codes(function: Any, known: Any) -> Iterator[CodeType]:
+def _chain(function: Any) -> Iterator[Any]:
+    """Yield a function without its partials and object, what it says it wraps, and what it is handed to be called."""
+    carried = carried_by(function)
+    function = unwrap(function)
+    for _ in range(WRAPPED):
+        yield function.__func__ if isinstance(function, MethodType) else function
+        function = getattr(function, "__wrapped__", None)
+        if function is None:
+            break
+        function = unwrap(function)
+    if carried is not None:
+        yield from _chain(carried)
+
+
+def _codes(function: Any) -> Iterator[CodeType]:
     """Yield the code of a function, of those in it, and of those of its module that it names."""
-    namespace = getattr(function, "__globals__", {})
-    code = known if isinstance(known, CodeType) else getattr(function, "__code__", None)
-    if code is None:
-        code = getattr(type(function).__call__, "__code__", None)
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
     if code is None:
         return
+    namespace = getattr(function, "__globals__", {})
     stack, seen = [code], {id(code)}
     while stack and len(seen) <= LOOKED_AT:
         code = stack.pop()

@@ -39,7 +39,7 @@ variable: ContextVar[str] = ContextVar("variable", default="unset")
 @pytest.fixture(autouse=True)
 def nothing_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Functions of one test are those of its next round, to whoever knows them by their code."""
-    monkeypatch.setattr(calls, "entries", {})
+    monkeypatch.setattr(calls, "entries", calls.Known())
 
 
 def bridge(function: Any, *args: Any) -> Any:
@@ -137,7 +137,7 @@ def test_functions_behind_one_decorator_are_told_apart(once: Run, monkeypatch: p
         assert [await free(decorated(name))() for name in names] == list(range(20))
         assert len(calls.entries) == 8
 
-    monkeypatch.setattr(calls, "KNOWN", 8)
+    monkeypatch.setattr(calls, "entries", calls.Known(8))
     with adapter.install():
         once(main)
 

@@ -32,7 +32,7 @@ here = threading.get_ident
 @pytest.fixture(autouse=True)
 def nothing_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Functions of one test are those of its next round, to whoever knows them by their code."""
-    monkeypatch.setattr(calls, "entries", {})
+    monkeypatch.setattr(calls, "entries", calls.Known())
 
 
 def bridge(function: Any, *args: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import io
 import os
@@ -18,7 +19,7 @@ import pytest
 
 from threadlets import Contract
 from threadlets.adapters import callables
-from threadlets.adapters.callables import carried_by, site_of, unwrap
+from threadlets.adapters.callables import Known, carried_by, site_of, unwrap
 
 
 def make(number: int) -> Callable[[], int]:
@@ -92,6 +93,25 @@ def test_different_functions_do_not() -> None:
         site_of(advance, ([],)),
     ]
     assert len(set(sites)) == len(sites)
+
+
+def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function, as everybody does."""
+
+    @functools.wraps(function)
+    def inner(*args: Any) -> Any:
+        return function(*args)
+
+    return inner
+
+
+def test_decorated_functions_are_told_apart() -> None:
+    """Those under one decorator share its code, and not what they do."""
+    one, two, waits = (site_of(decorated(each)) for each in (make(1), make, waits_itself))
+    assert (one.name, two.name, waits.name) == ("closure", "make", "waits_itself")
+    assert one is not two
+    assert one is site_of(decorated(make(2)))
+    assert (one.waits, two.waits, waits.waits) == (False, False, True)
 
 
 def carry(*, function: Callable[[], Any], arguments: dict[str, Any]) -> Any:
@@ -172,8 +192,7 @@ def test_those_that_wait_for_the_loop_are_known() -> None:
 
 def test_nothing_of_a_call_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither arguments nor bound objects; and of functions that are made anew each time, no more than a bound."""
-    monkeypatch.setattr(callables, "KNOWN", 3)
-    monkeypatch.setattr(callables, "_sites", {})
+    monkeypatch.setattr(callables, "_sites", Known(3))
     thing = Callable1()
     gone = weakref.ref(thing)
     site_of(thing.method)
