@@ -16,9 +16,9 @@ from threadlets import EventLoop
 
 T = TypeVar("T")
 
-LOOPS = ["asyncio", "asyncio-debug", "uvloop", "hands", "uvhands"]
+LOOPS = ["asyncio", "uvloop", "hands", "uvhands"]
 if sys.version_info >= (3, 13):  # on one Python is enough: debug mode is the same on all
-    LOOPS += ["uvloop-debug", "hands-debug", "uvhands-debug"]
+    LOOPS += ["asyncio-debug", "uvloop-debug", "hands-debug", "uvhands-debug"]
 HANDS = [loop for loop in LOOPS if "hands" in loop]  # those that change hands
 SECONDS = 50  # arbitrary: beyond it a test has failed, whatever it waits for; no test's outcome depends on it
 
