@@ -160,6 +160,8 @@ def parts_of(function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Parts:
 def _part_of(function: Callable[..., Any], first: Any) -> tuple[Any, str]:
     name = ""
     known: Any = getattr(function, "__code__", None)  # of a bound method, too
+    if type(known) is not CodeType:  # a proxy may answer to any name
+        known = None
     if isinstance(function, MethodType):
         name = function.__name__
         first = getattr(function.__self__, "gen", None)  # as contextlib's managers have it
@@ -186,11 +188,15 @@ def site_of(function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Site:
 def _make(function: Callable[..., Any], parts: Parts) -> Site:
     callables = list(_chain(function))
     shown = carried_by(function) or callables[0]
-    name = getattr(shown, "__name__", None) or type(shown).__name__
+    name = getattr(shown, "__name__", None)
+    if not isinstance(name, str):
+        name = type(shown).__name__
     for known, part in parts:
         if part and isinstance(known, CodeType) and known.co_flags & CO_GENERATOR:  # which is advanced
             name = known.co_name
-    module = getattr(shown, "__module__", None) or type(shown).__module__
+    module = getattr(shown, "__module__", None)
+    if not isinstance(module, str):
+        module = type(shown).__module__
     builtin = [known[0] for known, _ in parts if isinstance(known, tuple)]
     waits = any(each in WAITING for each in callables) or any(each in LOCKS for each in builtin)
     if not waits:
@@ -218,8 +224,10 @@ def _chain(function: Any) -> Iterator[Any]:
 
 def _codes(function: Any) -> Iterator[CodeType]:
     """Yield the code of a function, of those in it, and of those of its module that it names."""
-    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
-    if code is None:
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType):
+        code = getattr(type(function).__call__, "__code__", None)
+    if not isinstance(code, CodeType):
         return
     namespace = getattr(function, "__globals__", {})
     stack, seen = [code], {id(code)}

@@ -114,6 +114,23 @@ def test_decorated_functions_are_told_apart() -> None:
     assert (one.waits, two.waits, waits.waits) == (False, False, True)
 
 
+class Proxy:
+    """Answers to every name, as that of xmlrpc does."""
+
+    def __getattr__(self, name: str) -> Proxy:
+        return Proxy()
+
+    def __call__(self) -> str:
+        return "answered"
+
+
+def test_proxies_that_answer_to_every_name() -> None:
+    """They are known by their type, and called."""
+    site = site_of(partial(Proxy()))
+    assert (site.name, site is site_of(Proxy()), site.waits) == ("Proxy", True, False)
+    assert site.entrypoint("way", lambda call: call(), Contract())(Proxy()).result() == "answered"
+
+
 def carry(*, function: Callable[[], Any], arguments: dict[str, Any]) -> Any:
     """Call what it is handed, as FastAPI has it."""
     return function(**arguments)

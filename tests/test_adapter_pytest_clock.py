@@ -165,6 +165,19 @@ def hands_clock() -> VirtualClock:
     return VirtualClock()
 
 
+def test_threads_of_anyio_hold_it_up(turn: Callable[[Test], float]) -> None:
+    """Under whatever limiter, and whenever anyio was imported."""
+
+    async def test(clock: VirtualClock) -> None:
+        anyio = pytest.importorskip("anyio")
+        to_thread = pytest.importorskip("anyio.to_thread")
+        with anyio.fail_after(100):
+            await to_thread.run_sync(time.sleep, 0.01, limiter=anyio.CapacityLimiter(1))
+        assert clock.elapsed < 100
+
+    turn(test)
+
+
 def test_patience_waits_for_others(turn: Callable[[Test], float]) -> None:
     """With patience the time leaps only when really nothing has come for so long."""
 
@@ -197,6 +210,22 @@ def test_it_goes_on_and_is_gone_afterwards() -> None:
         async with asyncio.timeout(20):
             await called.wait()
         assert loop.time() >= later - 0.001
+
+    asyncio.run(main())
+
+
+def test_one_loop_for_many_tests() -> None:
+    """Each goes on where the one before has ended; a thousand of them leave no more behind than one."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        last = loop.time()
+        for _ in range(1100):
+            with VirtualClock().running(loop):
+                assert loop.time() >= last
+                await asyncio.sleep(3600)
+                assert (last := loop.time()) >= last
+        assert loop.time() >= last
 
     asyncio.run(main())
 

@@ -220,6 +220,27 @@ def test_names_are_told_apart_by_place(once: Run) -> None:
     once(main)
 
 
+class Proxy:
+    """Answers to every name, as that of xmlrpc does."""
+
+    def __getattr__(self, name: str) -> Any:
+        return Proxy()
+
+    def __call__(self) -> str:
+        return "answered"
+
+
+def test_proxies_that_answer_to_every_name(once: Run) -> None:
+    """They are booked under their type."""
+
+    async def main() -> None:
+        async with Pool() as pool:
+            assert await asyncio.wrap_future(pool.executor().submit(Proxy())) == "answered"
+            assert pool.statistics().entrypoints["Proxy"].done == 1
+
+    once(main)
+
+
 def test_handles_of_submitted_calls(once: Run) -> None:
     """The handles in the pool are like all others: they can be awaited, and moved to another pool."""
 

@@ -27,6 +27,7 @@ WATCHED = {"asyncio", "concurrent", "contextvars", "os", "select", "selectors", 
 before, modules, threads = names(), set(sys.modules), threading.active_count()
 sys.path.insert(0, sys.argv[1])
 import threadlets
+getattr(threadlets, "Pool", None)  # the first name that is asked for brings the rest
 for name in sorted(set(sys.modules) - modules):
     if name.split(".")[0] not in sys.stdlib_module_names | {"threadlets"} or name.startswith("threadlets.adapters"):
         print("imported", name)
@@ -69,3 +70,39 @@ def test_an_import_that_touches_something_is_told(text: str, told: str, tmp_path
     (package / "__init__.py").write_text(text)
     (package / "adapters/__init__.py").touch()
     assert told in look(tmp_path)
+
+
+def run(code: str) -> str:
+    """Run code in a fresh Python, and return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_face_comes_when_it_is_asked_for() -> None:
+    """Who imports threadlets and no name of it waits for nothing; a room may be imported before the face, or alone."""
+    code = """
+import sys, threadlets
+assert "asyncio" not in sys.modules and "threadlets.pools" not in sys.modules
+assert threadlets.__version__
+for absent in ("nothing", "a.b", ".x", "_x", "__wrapped__"):
+    assert not hasattr(threadlets, absent), absent
+import threadlets.admissions
+from threadlets import *
+assert Pool is threadlets.Pool is threadlets.pools.Pool
+assert threadlets.files.read_text and set(threadlets.__all__) <= set(dir(threadlets))
+print("well")
+"""
+    assert run(code) == "well\n"
+
+
+def test_what_somebody_has_put_in_the_place_of_a_name_stays() -> None:
+    """A mock is not undone by the next look for a name that is not there, nor by the first look at all."""
+    code = """
+import threadlets
+threadlets.run = "mine"
+assert not hasattr(threadlets, "nothing")
+threadlets.Pool
+print(threadlets.run)
+"""
+    assert run(code) == "mine\n"

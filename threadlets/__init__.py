@@ -28,16 +28,15 @@ else:
         from importlib import import_module
         from importlib.util import find_spec
 
-        if name != "__all__" and name.startswith("_"):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        if find_spec(f"{__name__}.{name}") is not None:
+        if name.isidentifier() and not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
             return import_module(f"{__name__}.{name}")
-        face = import_module(f"{__name__}.face")
-        globals().update({each: getattr(face, each) for each in (*face.__all__, "__all__")})
-        try:
-            return globals()[name]
-        except KeyError:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        if name == "__all__" or not name.startswith("_"):
+            face = import_module(f"{__name__}.face")
+            if name == "__all__" or name in face.__all__:
+                for each in (*face.__all__, "__all__"):
+                    globals().setdefault(each, getattr(face, each))  # what somebody has put in its place stays there
+                return getattr(face, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
         from .face import __all__ as names

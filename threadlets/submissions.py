@@ -29,7 +29,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from contextvars import Context
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .cleanups import clean_up, deferred
@@ -301,15 +301,22 @@ def calls_of(function: Any) -> Definition[Any]:
         function = function.__func__
     if not callable(function):
         raise TypeError(f"{function!r} cannot be submitted: it is not callable")
-    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType):  # a proxy may answer to any name
+        code = getattr(type(function).__call__, "__code__", None)
     if getattr(code, "co_flags", 0) & ASYNCHRONOUS:
         raise TypeError(
             f"{function!r} cannot be submitted: it is asynchronous, and would do nothing on a worker thread. Await it, "
             f"or start it with Pool.start"
         )
-    name = getattr(function, "__name__", None) or type(function).__name__
-    qualname, module = getattr(function, "__qualname__", name), getattr(function, "__module__", None)
-    return _calls(str(module), str(qualname), getattr(code, "co_firstlineno", 0), str(name))
+    name = _word(function, "__name__") or type(function).__name__
+    qualname, module = _word(function, "__qualname__") or name, _word(function, "__module__")
+    return _calls(module, qualname, getattr(code, "co_firstlineno", 0), name)
+
+
+def _word(function: Any, attribute: str) -> str:
+    found = getattr(function, attribute, "")
+    return found if isinstance(found, str) else ""
 
 
 def innermost(function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[..., Any]:
