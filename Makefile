@@ -14,7 +14,7 @@ MODERN = import sys; sys.exit(sys.version_info < (3, 11))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # one pip at a time in an environment
-.PHONY: FORCE help demo crawler tenants cluster test suites aiofiles faults hops coverage lint format types wheel bench situations clean
+.PHONY: FORCE help demo crawler tenants cluster test suites foreign aiofiles faults hops coverage lint format types wheel bench situations clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ suites: $(VENV)/.has-suites ## run CPython's tests of asyncio and of executors, 
 	@$(BIN)/python tests/cpython_suite.py $(ARGS)
 	@$(BIN)/python tests/uvloop_suite.py $(ARGS)
 	@$(BIN)/python tests/executors_suite.py --timeout 20
+
+foreign: $(VENV)/.has-foreign ## run the tests of Starlette, FastAPI, anyio, aiohttp and asgiref with the adapters installed
+	@$(BIN)/python tests/foreign_suites.py $(ARGS)
 
 aiofiles: $(VENV)/.has-test ## run aiofiles' own tests on the adapter, installed and as a drop-in
 	@$(BIN)/python tests/aiofiles_suite.py $(ARGS)

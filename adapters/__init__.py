@@ -2,6 +2,7 @@
 
 The folder stands beside the library because the library does not import it: an adapter may need anything, the core
 needs Python alone. Each file imports its foreign library at the top, so importing it without that library is an
-ordinary ``ModuleNotFoundError`` (but for ``aiofiles``, which is needed to install only), and uses only the public names
-of threadlets. What those share that change their library is in ``installations``.
+``ImportError`` that says what to install (but for ``aiofiles``, which is needed to install only). It uses only public
+names of threadlets, and says which versions it was tested with. ``installations`` has what those share that change
+their library; ``callables`` and ``serving`` what those share that are handed functions, and requests.
 """

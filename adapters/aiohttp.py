@@ -21,6 +21,7 @@ only what is known to be in memory, since ``sendfile`` waits for the disk on the
 
 Assumes of aiohttp's private names, 3.10 and later: ``StreamResponse._compression`` and ``_length_check``, and
 ``StaticResource._handle``, ``_resolve_path_to_response``, ``_directory``, ``_follow_symlinks`` and ``_chunk_size``.
+Tested with aiohttp 3.14, and answers as that does, also beside an older one (from 3.10).
 """
 
 from __future__ import annotations
@@ -32,13 +33,29 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
-from aiohttp import hdrs, web, web_fileresponse, web_urldispatcher
-from aiohttp.abc import AbstractStreamWriter
-
 from threadlets import Contract, threadlet
 from threadlets.folders import Found, find, open_file
 
-__all__ = ["FileResponse", "StaticResource", "add_static"]
+from .installations import check_names
+
+try:
+    from aiohttp import hdrs, web, web_fileresponse, web_urldispatcher
+    from aiohttp.abc import AbstractStreamWriter
+except ImportError as error:
+    raise ImportError("threadlets.adapters.aiohttp needs aiohttp: pip install 'threadlets[aiohttp]'") from error
+
+__all__ = ["TESTED", "FileResponse", "StaticResource", "add_static"]
+
+TESTED = ("3.14",)  # versions of aiohttp
+check_names(
+    __name__,
+    "aiohttp",
+    TESTED,
+    (web.StreamResponse, "_compression"),
+    (web.StreamResponse, "_length_check"),
+    (web_urldispatcher.StaticResource, "_handle"),
+    (web_urldispatcher.StaticResource, "_resolve_path_to_response"),
+)
 
 WINDOW = 1 << 20  # bytes; arbitrary: that are looked for in memory, and sent by the kernel, at a time
 CHUNK = 128 * 1024  # bytes; as that of threadlets.adapters.starlette
@@ -147,7 +164,9 @@ class FileResponse(web.FileResponse):
     async def _send(self, request: web.BaseRequest, found: Found, start: int, end: int) -> AbstractStreamWriter | None:
         """Send a part of the file. If it fits into one piece, that is read before the answer begins."""
         transport = request.transport
-        if end - start <= self._piece or transport is None:
+        if transport is None:
+            raise ConnectionResetError("the client has gone")
+        if end - start <= self._piece:
             body = await found.read(start, end - start)
             writer = await web.StreamResponse.prepare(self, request)
             await self.write_eof(body)

@@ -26,7 +26,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Changes", "Installation", "check_version"]
+__all__ = ["Changes", "Installation", "check_names", "check_version"]
 
 T = TypeVar("T")
 
@@ -115,6 +115,26 @@ class Changes(Generic[T]):
     def _take_back(self) -> None:
         while self._undo:
             self._undo.pop()()
+
+
+def check_names(adapter: str, library: str, tested: Sequence[str], *names: tuple[Any, str]) -> None:
+    """Raise an error if a library has no longer the private names that an adapter leans on.
+
+    Args:
+        adapter: Its full name.
+        library: As its users call it.
+        tested: Its versions.
+        names: Where each is looked for, and the name.
+
+    Raises:
+        ImportError: If one is missing.
+    """
+    for where, name in names:
+        if not hasattr(where, name):
+            raise ImportError(
+                f"{adapter} needs {where.__qualname__}.{name}, which this version of {library} does not have: install "
+                f"{library} {tested[-1]}, or use its own"
+            )
 
 
 def check_version(adapter: str, library: str, version: str, tested: Sequence[str], otherwise: str) -> None:

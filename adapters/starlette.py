@@ -24,7 +24,8 @@ Rejected: keeping bodies in memory (the page cache does, for all processes, and 
 object for many requests (middleware and subclasses change its headers).
 
 Assumes of Starlette's private names: ``FileResponse._parse_range_header``, of 0.40 and later; there is nothing
-else that can tell which ranges it would send. Needs asyncio: with trio use Starlette's own.
+else that can tell which ranges it would send. Needs asyncio: with trio use Starlette's own. Tested with Starlette 1.10,
+and answers as that does, also beside an older one (from 0.40): that may answer otherwise to ranges and to links.
 """
 
 from __future__ import annotations
@@ -38,21 +39,38 @@ from collections.abc import Awaitable, Iterator, Sequence
 from secrets import token_hex
 from typing import Any
 
-import anyio.to_thread
-from starlette import responses, staticfiles
-from starlette.datastructures import URL, Headers, MutableHeaders
-from starlette.exceptions import HTTPException
-from starlette.responses import MalformedRangeHeader, PlainTextResponse, RangeNotSatisfiable, RedirectResponse, Response
-from starlette.types import Receive, Scope, Send
-
 from threadlets.folders import Found, find, open_file
 
-__all__ = ["FileResponse", "StaticFiles"]
+from .installations import check_names
+
+try:
+    import anyio.to_thread
+    from starlette import responses, staticfiles
+    from starlette.datastructures import URL, Headers, MutableHeaders
+    from starlette.exceptions import HTTPException
+    from starlette.responses import (
+        MalformedRangeHeader,
+        PlainTextResponse,
+        RangeNotSatisfiable,
+        RedirectResponse,
+        Response,
+    )
+    from starlette.types import Receive, Scope, Send
+except ImportError as error:
+    raise ImportError(
+        "threadlets.adapters.starlette needs Starlette 0.40 or newer: pip install 'threadlets[starlette]'"
+    ) from error
+
+__all__ = ["TESTED", "FileResponse", "StaticFiles"]
+
+TESTED = ("1.10",)  # versions of Starlette
+check_names(__name__, "Starlette", TESTED, (responses.FileResponse, "_parse_range_header"))
 
 Range = tuple[int, int]  # first byte, and the one after the last
 
 STATES = 2048  # arbitrary: of files, whose headers are kept; 1 KiB each
 CONDITIONS = {b"if-none-match", b"if-modified-since"}
+LOOK_UP, IS_NOT_MODIFIED = staticfiles.StaticFiles.lookup_path, staticfiles.StaticFiles.is_not_modified  # if nobody's
 
 
 class FileResponse(responses.FileResponse):
@@ -278,14 +296,14 @@ class StaticFiles(staticfiles.StaticFiles):
             if name in CONDITIONS:
                 break
         else:
-            if type(self).is_not_modified is staticfiles.StaticFiles.is_not_modified:
+            if type(self).is_not_modified is IS_NOT_MODIFIED:
                 return response
         if self.is_not_modified(response.headers, Headers(scope=scope)):
             return staticfiles.NotModifiedResponse(response.headers)
         return response
 
     async def _look_up(self, path: str) -> Found | None:
-        if type(self).lookup_path is not staticfiles.StaticFiles.lookup_path:
+        if type(self).lookup_path is not LOOK_UP:
             full_path, status = await anyio.to_thread.run_sync(self.lookup_path, path)
             return await open_file(full_path) if status is not None else None
         if path.startswith(("/", "\\")):

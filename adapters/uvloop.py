@@ -24,7 +24,8 @@ What cannot be taken over: callbacks that uvloop calls itself, those of timers (
 ``add_reader``.
 
 Assumes, and checks when a loop is made: libuv 1.x, whose functions are exported; ``gc.get_referents`` shows one deque
-in a loop, its queue. If not, ``new_event_loop`` falls back to uvloop's own loop, with a warning.
+in a loop, its queue. If not, ``new_event_loop`` falls back to uvloop's own loop, with a warning. Tested with uvloop
+0.21, 0.22 and 0.23; what is needed of others is checked in the same way.
 
 A little over 400 lines: an adapter is one file for each library.
 """
@@ -52,7 +53,9 @@ try:
 except ImportError as error:
     raise ImportError("uvloop is not installed: pip install 'threadlets[uvloop]'") from error
 
-__all__ = ["EventLoop", "Unsupported", "new_event_loop"]
+__all__ = ["TESTED", "EventLoop", "Unsupported", "new_event_loop"]
+
+TESTED = ("0.21", "0.22", "0.23")  # versions of uvloop
 
 Ts = TypeVarTuple("Ts")
 

@@ -208,7 +208,6 @@ SUITES = {
                     " test_static_file_with_mock_permission_error",
                 },
             ),
-            Known(WORDS, {"test_web_sendfile_functional.py": "test_sendfile_after_client_disconnect"}),
         ),
         chosen="tests/test_web_*.py tests/test_urldispatch.py tests/test_route_def.py tests/test_run_app.py",
         ini="markers =\n    skip_blockbuster\n    dev_mode\n    internal\n    autobahn\n",
