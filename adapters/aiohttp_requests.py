@@ -89,7 +89,6 @@ TESTED = ("3.10", "3.11", "3.12", "3.13", "3.14")  # versions of aiohttp
 LOOK = 0.1  # seconds; arbitrary: how often it is looked whether clients have gone
 DRAIN = 10.0  # seconds; arbitrary: what requests that run may take to finish at the end
 TIMEOUT = 10.0  # seconds; arbitrary: what they may then take to stop
-GONE = 499  # the status, in the log alone, of a request whose client has not waited; borrowed: nginx's
 OPTIONS, OUTSIDE = "__threadlets_options__", "__threadlets_outside__"  # what a handler says of itself
 
 
@@ -128,9 +127,7 @@ async def request(turn: _Turn, watched: bool) -> web.StreamResponse:
         turn.raised = True
         return answer
     except CancelledError:
-        task = asyncio.current_task()
-        turn.failed = task is None or not task.cancelling()  # nobody has cancelled it: it has raised that itself
-        raise
+        raise  # its own, or the pool's: the handle knows
     except BaseException:
         turn.failed = True
         raise
@@ -225,7 +222,7 @@ def pooled(
         if not handle.done() or not (turn.failed or handle.state == "done"):
             refusal = await ended(turn, handle)
             if refusal is not None:
-                return web.Response(status=GONE) if turn.gone else refuse(http, chosen, refusal)
+                return refuse(http, chosen, Refusal.GONE if turn.gone else refusal)
         answered = handle.result()
         if turn.raised:
             raise cast(web.HTTPException, answered)
@@ -247,7 +244,7 @@ def pooled(
             if turn.failed:
                 raise
         except CancelledError as error:
-            if turn.failed or (task is not None and task.cancelling() > cancels):
+            if not (handle.cancelling() or turn.gone) or (task is not None and task.cancelling() > cancels):
                 raise
             refusal, cause = Refusal.STOPPED, str(error) or "it was cancelled"
         finally:

@@ -42,7 +42,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -203,13 +203,13 @@ class PoolMiddleware:
                 raise
             refusal, cause = refusal_of(error), str(error)
         except CancelledError as error:
-            if exchange.failed or (task is not None and task.cancelling() > cancels):
+            if not handle.cancelling() or (task is not None and task.cancelling() > cancels):
                 raise
             refusal, cause = Refusal.STOPPED, str(error) or "it was cancelled"
         finally:
             exchange.leave()
         if exchange.gone and not exchange.complete:
-            return None
+            return None if exchange.began else Refusal.GONE
         if exchange.began:
             raise Interrupted(f"{handle!r} was stopped after its response had begun: {cause}")
         return refusal
@@ -229,8 +229,9 @@ class PoolMiddleware:
             return
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
         headers.append((b"content-length", str(len(answer.body)).encode()))
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        with suppress(OSError) if refusal is Refusal.GONE else nullcontext():  # which some servers tell by that
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            await send({"type": "http.response.body", "body": answer.body})
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the server's lifespan on; close the pools before the application is told to shut down.

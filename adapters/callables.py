@@ -161,7 +161,7 @@ def _part_of(function: Callable[..., Any], first: Any) -> tuple[Any, str]:
     name = ""
     known: Any = getattr(function, "__code__", None)  # of a bound method, too
     if type(known) is not CodeType:  # a proxy may answer to any name
-        known = None
+        known = function if isinstance(function, type) else None
     if isinstance(function, MethodType):
         name = function.__name__
         first = getattr(function.__self__, "gen", None)  # as contextlib's managers have it
@@ -214,6 +214,8 @@ def _chain(function: Any) -> Iterator[Any]:
     function = unwrap(function)
     for _ in range(WRAPPED):
         yield function.__func__ if isinstance(function, MethodType) else function
+        if isinstance(function, type):
+            yield from (vars(function).get(name) for name in ("__init__", "__new__"))
         function = getattr(function, "__wrapped__", None)
         if function is None:
             break

@@ -45,9 +45,7 @@ async def request(app: App, scope: Scope, exchange: Exchange) -> None:
     try:
         await app(scope, exchange.receive, exchange.send)
     except CancelledError:
-        task = asyncio.current_task()
-        exchange.failed = task is None or not task.cancelling()  # nobody has cancelled it: it has raised that itself
-        raise
+        raise  # its own, or the pool's: the handle knows
     except BaseException:
         exchange.failed = True
         raise

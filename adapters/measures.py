@@ -254,12 +254,12 @@ class Reader:
         figures: Figures = defaultdict(dict)
         for measure, labels, value in (row for each in rows.values() for row in each):
             figures[measure][labels] = _together(measure, figures[measure].get(labels), value)
+        names = {(measure.labels[0], labels[0]) for measure, of in figures.items() for labels in of}
         for measure, labels in list(self._gone):
-            living = figures[measure].get(labels)
-            if living is None:
-                del self._gone[measure, labels]
+            if (measure.labels[0], labels[0]) in names:  # one of its name lives
+                figures[measure][labels] = _together(measure, figures[measure].get(labels), self._gone[measure, labels])
             else:
-                figures[measure][labels] = _together(measure, living, self._gone[measure, labels])
+                del self._gone[measure, labels]
         return dict(figures)
 
     def _sources(self) -> list[tuple[Callable[[], Iterable[Any]], Callable[[Any], Iterator[_Row]]]]:

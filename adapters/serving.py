@@ -1,8 +1,7 @@
 """What the adapters of web servers share: how a request becomes a threadlet of a pool, and what is said if it cannot.
 
-Why one file: that a request belongs to a tenant, how urgent it is, when it is too late for it, and what a client is
-told that cannot be served now, has nothing to do with the server. Here is data in, decision out: no request object of
-any framework, no clock, no loop (but for ``shut_down``, which closes pools).
+Why one file: whose a request is, how urgent, when it is too late, and what a client is told that cannot be served now,
+has nothing to do with the server. Data in, decision out: no clock, no loop (but for ``shut_down``, which closes pools).
 
     rules = Rules(tag_header="x-tenant", known=tenants, priorities={"/reports": 5, "/health": -10}, deadline=5.0)
     options = rules.read("/reports/7", headers.getlist)     # RequestOptions(priority=5, tags={"tenant:abc"}, ...)
@@ -19,10 +18,9 @@ What a client says is not to be trusted:
   nothing else: let something that knows your tenants write the header, or give ``known``.
 
 Rejected: 429 for a full pool: that blames the client's own rate, and the pool does not know whose it was. 504 for a
-deadline: it is for gateways, of what is behind them; here the server itself was too busy, which is 503, and the same
-``Retry-After`` helps.
+deadline: it is for gateways, of what is behind them; here the server itself was too busy, which is 503.
 
-Assumes: paths are as the client sent them, decoded, without the query; a framework knows its routes only later.
+Assumes: paths are as the client sent them, decoded, without the query.
 """
 
 from __future__ import annotations
@@ -59,6 +57,7 @@ FORGET = 60.0  # seconds; arbitrary: a tag that was not seen for so long makes p
 LOOK = 1.0  # seconds; arbitrary: how often a pool's statistics are looked at, which costs O(tags)
 LONGEST_RETRY = 60  # seconds; arbitrary: nobody is sent away for longer by an estimate
 MADE = 10_000  # arbitrary: so many options of requests are kept for the next ones
+GONE = 499  # what logs and middleware see of a request whose client has not waited; borrowed: nginx's
 VALUE = re.compile(r"[A-Za-z0-9._~@+-]+", re.ASCII)
 SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
@@ -266,6 +265,7 @@ class Refusal(StrEnum):
     CLOSED = "closed"  # the pool is: the server shuts down
     LATE = "late"  # its deadline has passed
     STOPPED = "stopped"  # somebody has cancelled its threadlet
+    GONE = "gone"  # its client is: whoever stands between learns that there is no answer
     BAD = "bad"  # its options are wrong
 
 
@@ -306,7 +306,7 @@ _WORDS = {
 
 
 def refused(refusal: Refusal, retry_after: int = 1, message: str = "") -> Answer:
-    """Return the answer: 400 for bad options, 503 with ``Retry-After`` for the rest.
+    """Return the answer: 400 for bad options, 503 with ``Retry-After`` for the rest; 499 for who will not read it.
 
     >>> refused(Refusal.FULL, 7).headers[0]
     ('retry-after', '7')
@@ -320,6 +320,8 @@ def refused(refusal: Refusal, retry_after: int = 1, message: str = "") -> Answer
     if refusal is Refusal.BAD:
         said = message.encode("ascii", "replace").decode()
         return Answer(HTTPStatus.BAD_REQUEST, (text,), f"Bad Request: {said}\n".encode())
+    if refusal is Refusal.GONE:
+        return Answer(GONE, (), b"")
     headers = (("retry-after", str(max(1, retry_after))), text)
     return Answer(HTTPStatus.SERVICE_UNAVAILABLE, headers, f"Service Unavailable: {_WORDS[refusal]}\n".encode())
 

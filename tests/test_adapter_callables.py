@@ -114,6 +114,26 @@ def test_decorated_functions_are_told_apart() -> None:
     assert (one.waits, two.waits, waits.waits) == (False, False, True)
 
 
+class Quick:
+    """What a dependency may be: a class."""
+
+
+class Waits:
+    """Another one, that waits for somebody when it is made."""
+
+    def __init__(self) -> None:
+        self.ready = threading.Event().wait(0)
+
+
+def test_classes_and_cached_functions_are_told_apart() -> None:
+    """Each class is a function of its own; what is cached is known by what it wraps."""
+    assert [(site_of(each).name, site_of(each).waits) for each in (Quick, Waits)] == [("Quick", False), ("Waits", True)]
+    one, two = functools.lru_cache(make(1)), functools.cache(waits_itself)
+    assert (site_of(one).name, site_of(one).waits) == ("closure", False)
+    assert (site_of(two).name, site_of(two).waits) == ("waits_itself", True)
+    assert site_of(functools.cache(make(2))) is site_of(one)
+
+
 class Proxy:
     """Answers to every name, as that of xmlrpc does."""
 

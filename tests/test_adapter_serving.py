@@ -155,9 +155,10 @@ def test_refusals() -> None:
     """Each error of a pool has its word, others have none; the answers have what clients go by."""
     errors = [PoolFull(), Shed(), PoolClosed(), DeadlineExceeded(), TimeoutError(), ValueError()]
     assert [refusal_of(error) for error in errors] == ["full", "shed", "closed", "late", None, None]
-    for refusal in set(Refusal) - {Refusal.BAD}:
+    for refusal in set(Refusal) - {Refusal.BAD, Refusal.GONE}:
         answer = refused(refusal, 0)
         assert (answer.status, dict(answer.headers)["retry-after"]) == (503, "1")
+    assert refused(Refusal.GONE).status == 499
     bad = refused(Refusal.BAD, 9, "x: ü")
     assert (bad.status, bad.body) == (400, b"Bad Request: x: ?\n") and "retry-after" not in dict(bad.headers)
 

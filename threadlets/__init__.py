@@ -14,11 +14,11 @@ What is public is in ``face``, and imported when the first name is asked for: py
 to ask its plugin for options, and who does not use it need not wait for the rest.
 """
 
-from typing import TYPE_CHECKING as _TYPE_CHECKING
+import typing as _typing  # checkers know TYPE_CHECKING by its own name alone
 
 __version__ = "0.1.0"
 
-if _TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from .face import *  # noqa: F403
     from .face import __all__ as __all__
 else:

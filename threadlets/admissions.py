@@ -4,10 +4,7 @@ A threadlet is *queued* until every throttle agrees that it may start (``turns``
 ``Home`` runs it. The pool is told when it has ended, and looks whether another may start.
 
 Everything here happens on the loop's thread and takes no lock. What may run code of the user's - callbacks, throttles,
-``__del__`` of an argument, a coroutine's first step - is called when the pool's own books are in order, since that code
-may use the pool.
-
-Invariants: see ``_check()``.
+``__del__`` of an argument, a coroutine's first step - is called when the books are in order, since it may use the pool.
 """
 
 from __future__ import annotations
@@ -48,6 +45,7 @@ from .lifecycles import (
     SUSPENDED,
     TAGGED,
     TIED,
+    TOLD,
 )
 from .overflows import Overflow
 from .throttles import Throttle
@@ -309,6 +307,7 @@ class Admission(Overflow):
 
     def _cancel(self, handle: Threadlet[Any], reason: object) -> bool:
         """Cancel a threadlet that is not final, in whatever state it is."""
+        handle._marks |= TOLD
         if handle._marks & FOLLOWS:
             return self._cancel_follower(handle, reason)
         if deferred and is_cleaning(handle):

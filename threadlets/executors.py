@@ -35,7 +35,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 from weakref import WeakSet
 
 from .definitions import Definition, Prepared, check_priority, check_tags
@@ -52,6 +52,7 @@ from .tasks import running_loop
 from .workers import shared_group
 
 if TYPE_CHECKING:
+    from .entrypoints import Call, Entrypoint
     from .pools import Pool
 
 __all__ = ["Executing", "PoolExecutor"]
@@ -102,7 +103,13 @@ class PoolExecutor(ThreadPoolExecutor):
     def __repr__(self) -> str:
         return f"<PoolExecutor of {self._pool!r}: {len(self._unfinished)} unfinished>"
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    @overload  # an entrypoint gives its value, not a handle
+    def submit(self, fn: Entrypoint[P, T] | Call[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have a worker thread call ``fn(*args, **kwargs)`` as soon as the pool lets it start. Never waits.
 
         Raises:
@@ -122,7 +129,7 @@ class PoolExecutor(ThreadPoolExecutor):
         if options is not None:
             priority, tags = priority if options[0] is None else options[0], tags | options[1]
         calls = calls_of(function)
-        future: Submitted[T] = Submitted(self, (fn, args, kwargs), calls, 0 if priority is None else priority, tags)
+        future: Submitted[Any] = Submitted(self, (fn, args, kwargs), calls, 0 if priority is None else priority, tags)
         self._unfinished.add(future)
         try:
             if self._may_touch_loop():

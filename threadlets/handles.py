@@ -27,6 +27,7 @@ from .lifecycles import (
     MISSED,
     QUEUED,
     TIED,
+    TOLD,
     State,
 )
 from .tasks import running_loop
@@ -173,6 +174,13 @@ class Threadlet(FutureLike[T]):
             home.loop.call_soon_threadsafe(self._cancel_here, msg)
             return True
         return self.pool._cancel(self, msg)
+
+    def cancelling(self) -> int:
+        """Return 1 if somebody has asked it to stop, else 0. A task's count may go down again; this does not.
+
+        Thread: any.
+        """
+        return int(bool(self._marks & TOLD))
 
     def _cancel_here(self, msg: object) -> None:
         if self._state not in FINAL:

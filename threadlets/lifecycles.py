@@ -74,6 +74,7 @@ EXPIRES = 4096  # it has, or has had, a deadline
 OVERDUE = 8192  # it was asked to stop because of that
 FOLLOWS = 16384  # it shares the run of another one
 CARRIES = 32768  # it is that run, and on nobody's books
+TOLD = 65536  # somebody has asked it to stop, whether or not it was told yet
 
 
 def step(old: State, new: State) -> State:
