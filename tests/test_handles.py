@@ -382,7 +382,7 @@ def test_whether_it_was_asked_to_stop(run: Run) -> None:
     """It says so at once, and for good; what has raised a CancelledError by itself was not."""
 
     def give_up() -> None:
-        raise CancelledError("by itself")
+        raise asyncio.CancelledError("by itself")
 
     async def main() -> None:
         waits = Pool().start(asyncio.sleep, 3600)
