@@ -248,7 +248,7 @@ def test_a_forked_child_is_told(once: Run) -> None:
 
 
 ENDING = """
-import asyncio, threading, time
+import asyncio, os, threading, time
 from concurrent.futures import CancelledError
 from threadlets import Concurrency, Pool
 
@@ -256,7 +256,7 @@ def wait_for(future):
     try:
         print(future.result())
     except CancelledError:
-        print("cancelled")
+        os.write(1, b"cancelled\\n")  # whole, beside what others write
 
 async def main():
     executor = Pool(Concurrency(1)).executor()
@@ -266,7 +266,7 @@ async def main():
         threading.Thread(target=wait_for, args=[future]).start()
 
 asyncio.run(main())
-print("ended")
+os.write(1, b"ended\\n")
 """
 
 

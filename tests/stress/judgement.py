@@ -65,8 +65,8 @@ async def judge(world: World, before: dict[str, str]) -> None:
             assert isinstance(leaf, (*EXPECTED, CancelledError)), f"{waiter!r} has failed"
     told = [pool.statistics() for pool in world.pools if pool._parent is None]
     for word in ("done", "failed", "cancelled"):
-        counted = sum(getattr(each, word) for each in told)
-        assert counted == world.ends[word] - ends[word], f"the pools have counted {counted} as {word}; {world.ends}"
+        counted, ended = sum(getattr(each, word) for each in told), world.ends[word] - ends[word]
+        assert counted == ended, f"the pools have counted {counted} as {word}, and {ended} ended so; {world.ends}"
     await _judge_locks(world)
     _judge_rows(world)
     world.shop.check()
