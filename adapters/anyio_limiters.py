@@ -2,6 +2,7 @@
 
 How: a token is a threadlet of the pool, which waits until the token is given back. So it is under all of the pool's
 throttles, stands in its queue, and can be selected there; and functions that are started in the pool need no token.
+One that was given back is free when the loop has gone round: until then ``acquire_nowait`` may raise ``WouldBlock``.
 """
 
 from __future__ import annotations

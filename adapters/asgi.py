@@ -48,6 +48,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from threadlets import Pool, Threadlet
+from threadlets.definitions import check_seconds
 from threadlets.errors import DeadlineExceeded, PoolClosed, PoolFull, Shed
 
 from .exchanges import App, Exchange, Message, Receive, Scope, Send, request
@@ -126,6 +127,10 @@ class PoolMiddleware:
             raise TypeError(f"pool={pool!r}: expected a threadlets.Pool, or a function of the scope that returns one")
         if retry_after is not None and (isinstance(retry_after, bool) or not isinstance(retry_after, int)):
             raise TypeError(f"retry_after={retry_after!r}: expected whole seconds, or None")
+        if answer is not None and not callable(answer):
+            raise TypeError(f"answer={answer!r}: expected a function of the scope, the refusal and the answer")
+        check_seconds("finish", finish)
+        check_seconds("timeout", timeout)
         self.app = app
         self._pool = pool
         self._always = options if isinstance(options, RequestOptions) else NO_OPTIONS
@@ -167,6 +172,8 @@ class PoolMiddleware:
                 said = str(error) if isinstance(error, BadOption) else "a header or the path is wrong"
                 await self._refuse(scope, send, Refusal.BAD, pool, said)
                 return
+            if not isinstance(options, RequestOptions):
+                raise TypeError(f"options(scope) returned {options!r}: expected RequestOptions, or None")
         exchange = Exchange(receive, send)
         try:
             if options is NO_OPTIONS:
@@ -224,6 +231,8 @@ class PoolMiddleware:
         answer = refused(refusal, seconds, message)
         if self._answer is not None:
             answer = self._answer(scope, refusal, answer)
+            if not isinstance(answer, Answer):
+                raise TypeError(f"answer(...) returned {answer!r}: expected an Answer")
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1013, "reason": "try again later"})
             return
@@ -267,7 +276,10 @@ def _owned(pool: object, owns: bool | Iterable[Pool]) -> Collection[Pool]:
         if not isinstance(pool, Pool):
             raise TypeError("owns=True says nothing if pool is a function: write owns=[pool, ...]")
         return (pool,)
-    pools = tuple(owns)
+    if isinstance(owns, Iterable):
+        pools = tuple(owns)
+    else:
+        raise TypeError(f"owns={owns!r}: expected pools, or True or False")
     for each in pools:
         if not isinstance(each, Pool):
             raise TypeError(f"owns has {each!r}: expected pools, or True or False")
@@ -306,6 +318,8 @@ def lifespan(
         finish: How many seconds what runs may take to finish by itself.
         timeout: How many seconds it may take to stop after that.
     """
+    check_seconds("finish", finish)
+    check_seconds("timeout", timeout)
 
     @asynccontextmanager
     async def live(app: Any) -> AsyncIterator[Any]:

@@ -11,6 +11,7 @@ While a thread works for this program - a worker of threadlets, one of ``run_in_
 time goes on as it does on a wall: nobody knows how long that takes, and if the thread waits for a timer itself, it
 gets there. Threads that wait for the loop, in ``call_async``, do not hold the clock up. Of other threads nothing is
 known (``with virtual_clock.held():``), nor of what is on its way from another process (``virtual_clock.patience``).
+Where no loop goes by the clock - a test that runs one of its own - time passes for pools as it does on a wall, too.
 
 Not on uvloop: its timers are libuv's, which looks at the machine's clock.
 
@@ -90,6 +91,8 @@ class VirtualClock:
         self._now = self._began = monotonic_ns()
         self._holds = 0
         self._leaps = 0
+        self._loops: list[Any] = []  # which go by it
+        self._wall = monotonic_ns()  # when somebody last asked for the time
 
     def __repr__(self) -> str:
         return f"<VirtualClock: {self.elapsed:.3f} s have passed, in {self._leaps} leaps>"
@@ -101,10 +104,14 @@ class VirtualClock:
 
     def time(self) -> float:
         """Return the time in seconds, as ``loop.time()`` does. Thread: any."""
-        return self._now / 1e9
+        return self.now() / 1e9
 
     def now(self) -> int:
         """Return the time in nanoseconds. Thread: any."""
+        wall = monotonic_ns()
+        if all(loop.is_closed() for loop in self._loops):  # nobody would ever move it on
+            self._now += max(0, wall - self._wall)
+        self._wall = wall
         return self._now
 
     def advance(self, seconds: float) -> None:
@@ -142,6 +149,7 @@ class VirtualClock:
             RuntimeError: If the loop is none of asyncio's that have a selector.
         """
         self._now = max(self._now, monotonic_ns(), 0 if loop is None else math.ceil(loop.time() * 1e9))
+        self._wall = monotonic_ns()
         self._began = self._now if not self._leaps else self._began
         if loop is None:
             with trial(clock=self.now):
@@ -161,6 +169,7 @@ class VirtualClock:
                 f"and of proactors, are the system's. Run this test on a loop of asyncio's, or of threadlets"
             )
         works = Work(loop)
+        self._loops.append(loop)
         real = getattr(loop.time, "real", loop.time)  # not what an earlier test has left: they would pile up
 
         def select(selector: Any, timeout: float | None) -> Any:
@@ -174,6 +183,8 @@ class VirtualClock:
         def remove() -> None:
             front.remove()
             works.remove()
+            self._loops.remove(loop)
+            self._wall = monotonic_ns()
             ahead = self.time() - real()
 
             def later() -> float:

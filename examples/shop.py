@@ -164,7 +164,7 @@ def main() -> None:
         slowest = {}
         for kind, title in TITLES.items():
             with shop(kind) as port:
-                tenants = asyncio.run(all_visit(port, 0.5 if options.quick else 3.0))
+                tenants = asyncio.run(all_visit(port, 1.0 if options.quick else 3.0))
             rows = [[title, "answered", "503", "p50", "p99"], *(tenant.row for tenant in tenants)]
             print(f"{aligned(rows)}\n")
             slowest[kind] = max(percentile(tenant.latencies, 0.99) for tenant in tenants[1:])

@@ -230,6 +230,25 @@ def test_one_loop_for_many_tests() -> None:
     asyncio.run(main())
 
 
+def test_a_loop_that_does_not_go_by_it() -> None:
+    """For pools there time passes as it does on a wall: they do not wait for ever for a clock that nobody moves."""
+
+    async def main() -> None:
+        async with Pool(Rate(1, per=0.01)) as pool:
+            for _ in range(3):
+                pool.start(pause, 0)
+
+    clock = VirtualClock()
+    with clock.running():
+        asyncio.run(main())
+        assert 0.02 <= clock.elapsed < 100
+        before = clock.elapsed
+        loop = clock.new_event_loop()
+        loop.run_until_complete(asyncio.sleep(3600))
+        loop.close()
+        assert clock.elapsed >= before + 3600
+
+
 def test_what_makes_no_sense_is_told() -> None:
     """Time does not go back, and uvloop's is not ours to move."""
     clock = VirtualClock()

@@ -324,3 +324,22 @@ def test_cancelled_handles_wait_for_their_cleanup(run: Run) -> None:
         assert steps == ["clean"]
 
     run(main)
+
+
+def test_whether_it_was_asked_to_stop(run: Run) -> None:
+    """It says so at once, and for good; what has raised a CancelledError by itself was not."""
+
+    def give_up() -> None:
+        raise asyncio.CancelledError("by itself")
+
+    async def main() -> None:
+        waits = Pool().start(asyncio.sleep, 3600)
+        itself = Pool().start(give_up)
+        assert waits.cancelling() == 0
+        waits.cancel("enough")
+        assert waits.cancelling() == 1
+        await asyncio.wait([waits, itself])  # type: ignore[type-var]
+        assert (waits.cancelled(), waits.cancelling()) == (True, 1)
+        assert (itself.cancelled(), itself.cancelling()) == (True, 0)
+
+    run(main)
