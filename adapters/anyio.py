@@ -119,7 +119,9 @@ def on_worker(function: F) -> F:
 
     Thread: any.
     """
-    _kept_away.add(site_of(function))
+    site = site_of(function)
+    site.away = True
+    _kept_away.add(site)
     return function
 
 
@@ -130,19 +132,11 @@ _here = ThreadLocal()  # job: what run_sync calls on this thread now
 class _Job:
     """One call of a function by ``run_sync``."""
 
-    __slots__ = ("args", "begun", "claim", "context", "function", "loop", "scope", "site", "thread", "token")
+    __slots__ = ("args", "begun", "context", "function", "loop", "scope", "site", "thread", "token")
 
     def __init__(
-        self,
-        claim: Callable[[_Job], Any],
-        site: Site,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        loop: Any,
-        token: Any,
-        scope: Any,
+        self, site: Site, function: Callable[..., Any], args: tuple[Any, ...], loop: Any, token: Any, scope: Any
     ) -> None:
-        self.claim = claim
         self.site = site
         self.function = function
         self.args = args
@@ -153,25 +147,10 @@ class _Job:
         self.context: Context = copy_context()
         self.begun: asyncio.Future[None] | None = None
 
-    def run(self) -> Any:
-        """Call it, as anyio's worker threads do. Thread: worker, or loop in place."""
-        if self.begun is not None:
-            self.loop.call_soon_threadsafe(_set, self.begun)
-        return self.context.run(self.claim, self)
-
     @property
     def blocks_loop(self) -> bool:
         """Whether the loop cannot go on before this has ended. Thread: the one that runs it."""
         return self.thread == get_ident() and not _changes_hands(self.loop)
-
-
-_run = _Job.run
-
-
-def _run_final(job: _Job) -> Any:
-    """Run an entrypoint that somebody else's function calls: no loop is to be seen there, so its handle is final."""
-    handle = job.run()
-    return handle.result() if isinstance(handle, Threadlet) else handle
 
 
 def _set(future: asyncio.Future[None]) -> None:
@@ -224,23 +203,33 @@ def _change(changes: Changes[Pool | None]) -> None:
         found = loop._threadlets_anyio = default_limiter(), Token(backend, loop)
         return found
 
+    def run(job: _Job) -> Any:
+        """Call the function as anyio's worker threads do. Thread: worker, or loop in place."""
+        if job.begun is not None:
+            job.loop.call_soon_threadsafe(_set, job.begun)
+        return job.context.run(claim, job)
+
+    def run_final(job: _Job) -> Any:
+        """Run an entrypoint that somebody else's function calls: no loop is to be seen there, so it is final."""
+        handle = run(job)
+        return handle.result() if isinstance(handle, Threadlet) else handle
+
     def claim(job: _Job) -> Any:
         """Call the function with what anyio's modules look for on a worker thread."""
         set_library(None)
         outer: _Job | None = getattr(_here, "job", None)  # which runs a loop of its own, here
-        be(job)
-        try:
-            return job.function(*job.args)
-        finally:
-            if outer is not None:
-                be(outer)
-            else:
-                del locals_of_thread.current_token, locals_of_thread.current_cancel_scope, _here.job
-
-    def be(job: _Job) -> None:
         locals_of_thread.current_token = job.token
         locals_of_thread.current_cancel_scope = job.scope
         _here.job = job
+        try:
+            return job.function(*job.args)
+        finally:
+            if outer is None:
+                del locals_of_thread.current_token, locals_of_thread.current_cancel_scope, _here.job
+            else:
+                locals_of_thread.current_token = outer.token
+                locals_of_thread.current_cancel_scope = outer.scope
+                _here.job = outer
 
     async def run_sync_in_worker_thread(
         cls: Any,
@@ -272,16 +261,17 @@ def _change(changes: Changes[Pool | None]) -> None:
             except WouldBlock:
                 await limiter.acquire_on_behalf_of(task)
         try:
-            start, job = prepare(func, args, abandon_on_cancel, pool, loop, token, scope)
+            site = site_of(func, args)
+            job = _Job(site, func, args, loop, token, scope)
             if abandon_on_cancel:
                 scope = None  # which may cancel it
             if scope is not None and isinstance(loop, ChangesHands):
                 with CancelScope(shield=True):  # noqa: ASYNC100  # while another thread runs the loop, it may cancel
-                    handle = start()
+                    handle = start(site, job, pool, abandon_on_cancel)
             else:
-                handle = start()
+                handle = start(site, job, pool, abandon_on_cancel)
             if not handle.done():
-                if pool is not None and job is not None:
+                if pool is not None and handle.pool is pool:
                     await _wait_begun(handle, job)
                 elif limiter is not None and limiter.total_tokens > group.limit:
                     group.limit = int(min(limiter.total_tokens, MOST))
@@ -298,30 +288,23 @@ def _change(changes: Changes[Pool | None]) -> None:
             if limiter is not None:
                 limiter.release_on_behalf_of(task)
 
-    def prepare(
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        abandon: bool,
-        pool: Pool | None,
-        loop: Any,
-        token: Any,
-        scope: Any,
-    ) -> tuple[Callable[[], Threadlet[Any]], _Job | None]:
-        """Return what starts the function as a threadlet."""
-        if isinstance(unwrap(func), (Entrypoint, Call)):
-            return functools.partial(func, *args), None
-        site, carried = site_of(func, args), carried_by(func)
-        job = _Job(claim, site, func, args, loop, token, scope)
+    def start(site: Site, job: _Job, pool: Pool | None, abandon: bool) -> Threadlet[Any]:
+        """Start the function as a threadlet."""
+        own: Any
+        if site.has_entrypoint and isinstance(unwrap(job.function), (Entrypoint, Call)):
+            handle: Threadlet[Any] = job.function(*job.args)
+            return handle
+        carried = carried_by(job.function) if site.has_entrypoint else None
         if isinstance(carried, (Entrypoint, Call)):
-            own: Any = site.entrypoint(carried.contract, _run_final, carried.contract)
+            own = site.entrypoint(carried.contract, run_final, carried.contract)
             own = own.using(priority=carried.priority, tags=carried.tags)
         elif abandon:
-            own = site.entrypoint("abandon", _run, ABANDON)
-        elif site in _kept_away or (site.waits and not _changes_hands(loop)):
-            own = site.entrypoint("away", _run, AWAY)
+            own = site.entrypoint("abandon", run, ABANDON)
+        elif site.away or (site.waits and not _changes_hands(job.loop)):
+            own = site.entrypoint("away", run, AWAY)
         else:
-            own = site.entrypoint("learned", _run, LEARNED)
-        return functools.partial(own, job) if pool is None else functools.partial(pool.start, own, job), job
+            own = site.entrypoint("learned", run, LEARNED)
+        return own(job) if pool is None else pool.start(own, job)
 
     def waits_for_loop(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

@@ -27,7 +27,7 @@ from inspect import CO_GENERATOR
 from types import BuiltinFunctionType, CodeType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any, Generic, TypeVar
 
-from threadlets import Contract, Entrypoint
+from threadlets import Call, Contract, Entrypoint
 
 __all__ = ["Known", "Parts", "Site", "carried_by", "parts_of", "site_of", "unwrap"]
 
@@ -35,6 +35,7 @@ T = TypeVar("T")
 Parts = tuple[tuple[Any, str], ...]
 
 CARRIERS = ("function", "func", "call")  # keywords by which wrappers are told what to call: FastAPI's, asgiref's
+KEPT = "__threadlets_site__"  # an attribute of functions
 WRAPPED = 8  # arbitrary: decorators around a function that are looked through
 KNOWN = 4096  # arbitrary: sites, of less than 2 KiB each
 LOOKED_AT = 64  # arbitrary: functions of the same module that are looked into for one
@@ -71,14 +72,20 @@ class Site:
         name: Shown in messages and statistics.
         module: Where it was written.
         waits: It waits for the event loop.
+        has_entrypoint: It is an entrypoint, or is handed one.
+
+    Attributes:
+        away: Somebody wants it on workers always.
     """
 
-    __slots__ = ("_entrypoints", "module", "name", "waits")
+    __slots__ = ("_entrypoints", "away", "has_entrypoint", "module", "name", "waits")
 
-    def __init__(self, name: str, module: str, waits: bool) -> None:
+    def __init__(self, name: str, module: str, waits: bool, has_entrypoint: bool) -> None:
         self.name = name
         self.module = module
         self.waits = waits
+        self.has_entrypoint = has_entrypoint
+        self.away = False
         self._entrypoints: dict[Any, Entrypoint[..., Any]] = {}
 
     def entrypoint(self, way: Hashable, run: Callable[..., Any], contract: Contract) -> Entrypoint[..., Any]:
@@ -86,13 +93,10 @@ class Site:
         try:
             return self._entrypoints[way]
         except KeyError:
-
-            def call(*args: Any, **kwargs: Any) -> Any:
-                return run(*args, **kwargs)
-
-            call.__name__ = call.__qualname__ = self.name
-            call.__module__ = self.module
-            entrypoint = self._entrypoints[way] = Entrypoint(call, contract=contract)
+            entrypoint: Entrypoint[..., Any] = Entrypoint(run, contract=contract)
+            entrypoint.name = entrypoint.__name__ = self.name
+            entrypoint.__module__ = self.module
+            self._entrypoints[way] = entrypoint
             return entrypoint
 
 
@@ -181,8 +185,21 @@ _sites: Known[Site] = Known()
 
 def site_of(function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Site:
     """Return the site of a callable that is about to be called with these positional arguments. Thread: any."""
+    target, wrapper = function, None
+    if type(function) is partial:
+        wrapper = function.func
+        target = function.keywords.get("function", wrapper) if function.keywords else wrapper
+        args = function.args or args
+    is_plain = type(target) is FunctionType and not (args and type(args[0]) is GeneratorType)
+    if is_plain:  # the usual case: such a function keeps its site, which is quicker to find
+        kept = target.__dict__.get(KEPT)
+        if kept is not None and kept[0] is target and kept[1] is wrapper:  # functools.wraps copies attributes along
+            return kept[2]  # type: ignore[no-any-return]
     parts = parts_of(function, args)
-    return _sites.of(parts, lambda: _make(function, parts))
+    site = _sites.of(parts, lambda: _make(function, parts))
+    if is_plain:
+        target.__dict__[KEPT] = target, wrapper, site
+    return site
 
 
 def _make(function: Callable[..., Any], parts: Parts) -> Site:
@@ -205,7 +222,8 @@ def _make(function: Callable[..., Any], parts: Parts) -> Site:
         waits = any(
             WAITS & {*code.co_names} or WORDS & {*code.co_names, *code.co_freevars, *code.co_varnames} for code in codes
         )
-    return Site(name, module, waits)
+    has_entrypoint = any(isinstance(each, (Entrypoint, Call)) for each in callables)
+    return Site(name, module, waits, has_entrypoint)
 
 
 def _chain(function: Any) -> Iterator[Any]:
