@@ -276,6 +276,10 @@ def _asked(given: Any, default: Callable[[], Iterable[Any]], kind: type, what: s
         return default
     if callable(given):
         return given  # type: ignore[no-any-return]
+    if not isinstance(given, Iterable):
+        raise TypeError(
+            f"{what}={given!r}: expected some of threadlets.{kind.__name__}, or a function that returns them"
+        )
     references = []
     for each in given:
         if not isinstance(each, kind):

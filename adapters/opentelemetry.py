@@ -30,6 +30,7 @@ Tested with opentelemetry-api 1.27 and 1.45.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections import deque
@@ -49,12 +50,15 @@ from .measures import MEASURES, Measure, Reader
 
 try:
     from opentelemetry import context, metrics, trace
+    from opentelemetry.metrics import MeterProvider
 except ImportError as error:
     raise ImportError(
         "spans and metrics of OpenTelemetry need opentelemetry-api: pip install 'threadlets[metrics]'"
     ) from error
 
 __all__ = ["TESTED", "Installation", "install", "uninstall"]
+
+logger = logging.getLogger("threadlets")
 
 TESTED = ("1",)  # versions of opentelemetry-api: 1.27 and 1.45
 
@@ -96,6 +100,10 @@ def install(
     """
     if not isinstance(spans, bool) and not callable(spans):
         raise TypeError(f"spans={spans!r}: expected True, False, or a function of a threadlets.Threadlet")
+    if tracer_provider is not None and not isinstance(tracer_provider, trace.TracerProvider):
+        raise TypeError(f"tracer_provider={tracer_provider!r}: expected a TracerProvider of OpenTelemetry")
+    if meter_provider is not None and not isinstance(meter_provider, MeterProvider):
+        raise TypeError(f"meter_provider={meter_provider!r}: expected a MeterProvider of OpenTelemetry")
     tracer = trace.get_tracer("threadlets", threadlets.__version__, tracer_provider) if spans else None
     instruments = _instruments_of(meter_provider) if metrics else None
     choice = spans if callable(spans) else None
@@ -187,8 +195,13 @@ class _Spans:
         settings = _changes.value
         if settings is None or settings.tracer is None:
             return None
-        if settings.choice is not None and not settings.choice(threadlet):
-            return None
+        if settings.choice is not None:
+            try:
+                if not settings.choice(threadlet):
+                    return None
+            except Exception:  # of one threadlet; the others are traced all the same
+                logger.exception("spans=%r failed for %r, which has no span", settings.choice, threadlet)
+                return None
         if isinstance(settings.tracer, trace.NoOpTracer):
             return None
         attributes = _attributes(threadlet)

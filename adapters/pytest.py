@@ -189,20 +189,29 @@ def threadlet_pool(request: pytest.FixtureRequest) -> Pool:
 
     When the test has returned, what is in it has 5 seconds (``@pytest.mark.threadlets(finish=...)``) to end.
     """
+    _check_named(request)
     from threadlets import Pool
 
     return Pool(name=f"threadlet_pool of {request.node.name}")
 
 
 @pytest.fixture
-def virtual_clock() -> VirtualClock:
+def virtual_clock(request: pytest.FixtureRequest) -> VirtualClock:
     """Have the time pass when everybody waits: ``await asyncio.sleep(3600)`` returns at once, in order.
 
     It is the time of the test's event loop, and that of rates, deadlines and aging in pools. See ``VirtualClock``.
     """
+    _check_named(request)
     from .pytest_clock import VirtualClock
 
     return VirtualClock()
+
+
+def _check_named(request: pytest.FixtureRequest) -> None:
+    """Refuse a fixture of ours that comes too late: the test is looked after from its first step on, or not at all."""
+    name = request.fixturename
+    if name not in getattr(request.node, "fixturenames", (name,)):
+        pytest.fail(f"{name} was asked for by getfixturevalue: name it as an argument of the test, or of its fixtures")
 
 
 # ------------------------------------------------------------------------------------------------------------ tests

@@ -31,6 +31,7 @@ from threadlets import (
     Contract,
     Host,
     Pool,
+    Threadlet,
     arg,
     call_async,
     checkpoint,
@@ -357,6 +358,33 @@ def test_only_those_that_are_chosen_have_a_span(once: Run) -> None:
     assert traced.paths("inside") == ["inner/inside", "inside", "inside", "outer/inside"]
     with pytest.raises(TypeError, match="expected True, False, or a function"):
         adapter.install(spans="all")  # type: ignore[arg-type]
+
+
+def test_a_choice_that_raises_ends_no_tracing(once: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """The one it was asked about has no span, and the log says so; the others have theirs."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+    def choose(each: Threadlet[Any]) -> bool:
+        assert each.pool is not None
+        return str(each.pool.name or 1 / 0).startswith("c")
+
+    async def main() -> None:
+        named, nameless = Pool(name="crawler"), Pool()
+        for pool in (named, nameless, named):
+            await pool.start(asyncio.sleep, 0)
+
+    with adapter.install(provider, metrics=False, spans=choose):
+        once(main)
+    assert len(exporter.get_finished_spans()) == 2
+    assert "which has no span" in caplog.text
+
+
+def test_bad_arguments_are_told_at_the_call() -> None:
+    """What is no provider, or no pool, is refused."""
+    for options in ({"tracer_provider": 3}, {"meter_provider": "a"}, {"pools": 3}):
+        with pytest.raises(TypeError, match=next(iter(options))):
+            adapter.install(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["on_start", "on_end"])

@@ -134,3 +134,20 @@ def test_a_pytest_asyncio_without_the_hook_is_an_error() -> None:
     config: object = SimpleNamespace(pluginmanager=manager, hook=SimpleNamespace())
     with pytest.raises(pytest.UsageError, match=r"needs pytest-asyncio 1\.4 or newer"):
         adapter.check_loop(config, "asyncio")  # type: ignore[arg-type]
+
+
+def test_fixtures_that_come_too_late_are_refused(pytester: pytest.Pytester) -> None:
+    """What is asked for while the test is set up by its name alone could not look after it."""
+    result = suite(
+        pytester,
+        """
+        import pytest
+        @pytest.fixture(params=["virtual_clock", "threadlet_pool"])
+        def late(request):
+            return request.getfixturevalue(request.param)
+        def test_late(late):
+            pass
+    """,
+    )
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*virtual_clock was asked for by getfixturevalue: name it as an argument*"])

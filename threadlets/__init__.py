@@ -27,6 +27,7 @@ else:
         """Import all that is public, and keep it here; a room that is asked for by its name, by itself."""
         from importlib import import_module
         from importlib.util import find_spec
+        from sys import modules
 
         if name.isidentifier() and not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
             return import_module(f"{__name__}.{name}")
@@ -36,7 +37,8 @@ else:
                 for each in (*face.__all__, "__all__"):
                     globals().setdefault(each, getattr(face, each))  # what somebody has put in its place stays there
                 return getattr(face, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # With these, Python says "did you mean".
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=modules[__name__])
 
     def __dir__() -> list[str]:
         from .face import __all__ as names
