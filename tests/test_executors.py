@@ -236,7 +236,7 @@ def test_proxies_that_answer_to_every_name(once: Run) -> None:
     async def main() -> None:
         async with Pool() as pool:
             assert await asyncio.wrap_future(pool.executor().submit(Proxy())) == "answered"
-            assert pool.statistics().entrypoints["Proxy"].done == 1
+        assert pool.statistics().entrypoints["Proxy"].done == 1
 
     once(main)
 
