@@ -165,7 +165,7 @@ class FileResponse(web.FileResponse):
         """Send a part of the file. If it fits into one piece, that is read before the answer begins."""
         transport = request.transport
         if transport is None:
-            raise ConnectionResetError("the client has gone")
+            raise ConnectionResetError("Connection lost")  # in the words of aiohttp
         if end - start <= self._piece:
             body = await found.read(start, end - start)
             writer = await web.StreamResponse.prepare(self, request)

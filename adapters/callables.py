@@ -187,18 +187,19 @@ def site_of(function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Site:
     """Return the site of a callable that is about to be called with these positional arguments. Thread: any."""
     target, wrapper = function, None
     if type(function) is partial:
-        wrapper = function.func
-        target = function.keywords.get("function", wrapper) if function.keywords else wrapper
+        target = function.func
+        if function.keywords and "function" in function.keywords:
+            target, wrapper = function.keywords["function"], target
         args = function.args or args
     is_plain = type(target) is FunctionType and not (args and type(args[0]) is GeneratorType)
     if is_plain:  # the usual case: such a function keeps its site, which is quicker to find
         kept = target.__dict__.get(KEPT)
-        if kept is not None and kept[0] is target and kept[1] is wrapper:  # functools.wraps copies attributes along
+        if kept is not None and kept[0] is target.__code__ and kept[1] is wrapper:  # functools.wraps copies attributes
             return kept[2]  # type: ignore[no-any-return]
     parts = parts_of(function, args)
     site = _sites.of(parts, lambda: _make(function, parts))
     if is_plain:
-        target.__dict__[KEPT] = target, wrapper, site
+        target.__dict__[KEPT] = target.__code__, wrapper, site  # and not the function: that would be a cycle
     return site
 
 

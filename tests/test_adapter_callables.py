@@ -227,6 +227,21 @@ def test_those_that_wait_for_the_loop_are_known() -> None:
     assert [site_of(each).waits for each in (make(1), len, Callable1(), iter_one)] == [False] * 4
 
 
+def test_functions_are_freed_at_once() -> None:
+    """Knowing a function makes no cycle: it goes when nobody holds it, as do those that are handed to a wrapper."""
+    gc.disable()
+    try:
+        for carried in (False, True):
+            function = make(1)
+            gone = weakref.ref(function)
+            for _ in range(2):
+                site_of(partial(carry, function=function, arguments={}) if carried else function)
+            del function
+            assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_nothing_of_a_call_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither arguments nor bound objects; and of functions that are made anew each time, no more than a bound."""
     monkeypatch.setattr(callables, "_sites", Known(3))
