@@ -145,20 +145,10 @@ def parts_of(function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Parts:
     That of the function inside of partials and methods; of the functions that it says it wraps; of one that it is
     handed to be called; of the generator that it advances.
     """
-    carried = None
     if isinstance(function, partial):
-        carried = carried_by(function)
         args = function.args + args
-        function = unwrap(function)
-    part = _part_of(function, args[0] if args else None)
-    inner = getattr(function, "__wrapped__", None)
-    if inner is None and carried is None:
-        return (part,)
-    parts = [part]
-    while inner is not None and len(parts) < WRAPPED:
-        parts.append(_part_of(unwrap(inner), None))
-        inner = getattr(inner, "__wrapped__", None)
-    return (*parts, *parts_of(carried)) if carried is not None else tuple(parts)
+    chain = _chain(function)
+    return (_part_of(next(chain), args[0] if args else None), *[_part_of(each, None) for each in chain])
 
 
 def _part_of(function: Callable[..., Any], first: Any) -> tuple[Any, str]:
@@ -204,7 +194,7 @@ def site_of(function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Site:
 
 
 def _make(function: Callable[..., Any], parts: Parts) -> Site:
-    callables = list(_chain(function))
+    callables = [each.__func__ if isinstance(each, MethodType) else each for each in _chain(function)]
     shown = carried_by(function) or callables[0]
     name = getattr(shown, "__name__", None)
     if not isinstance(name, str):
@@ -218,7 +208,10 @@ def _make(function: Callable[..., Any], parts: Parts) -> Site:
     builtin = [known[0] for known, _ in parts if isinstance(known, tuple)]
     waits = any(each in WAITING for each in callables) or any(each in LOCKS for each in builtin)
     if not waits:
-        codes = [code for each in callables for code in _codes(each)]
+        made_by = [
+            vars(each).get(name) for each in callables if isinstance(each, type) for name in ("__init__", "__new__")
+        ]
+        codes = [code for each in (*callables, *made_by) for code in _codes(each)]
         codes += [known for known, _ in parts if isinstance(known, CodeType)]
         waits = any(
             WAITS & {*code.co_names} or WORDS & {*code.co_names, *code.co_freevars, *code.co_varnames} for code in codes
@@ -228,13 +221,11 @@ def _make(function: Callable[..., Any], parts: Parts) -> Site:
 
 
 def _chain(function: Any) -> Iterator[Any]:
-    """Yield a function without its partials and object, what it says it wraps, and what it is handed to be called."""
+    """Yield a function without its partials, what it says it wraps, and what it is handed to be called."""
     carried = carried_by(function)
     function = unwrap(function)
     for _ in range(WRAPPED):
-        yield function.__func__ if isinstance(function, MethodType) else function
-        if isinstance(function, type):
-            yield from (vars(function).get(name) for name in ("__init__", "__new__"))
+        yield function
         function = getattr(function, "__wrapped__", None)
         if function is None:
             break
