@@ -28,7 +28,7 @@ from threadlets import (
 from .conftest import Run
 from .submitted import divide, in_thread, tags_here, thread_of, twice
 from .support import eventually
-from .workbench import PATIENCE, Gate, Token, rounds, until
+from .workbench import PATIENCE, Gate, Token, rounds
 
 request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
 
